@@ -298,7 +298,9 @@ def load_state(run: Run, saved: Mapping[str, Any]) -> None:
     """Restore what `save_state` returned.
 
     Called for each implementation that saved something, where a run continues from a checkpoint: right after
-    `before_stage` and `before_fade` (see there), and before the first step.
+    `before_stage` and `before_fade` (see there), and before the first step. That is so where a run is resumed, where it
+    goes back after a NaN, and where it begins as a branch: `run.is_new_branch` is then true, and files of the run have
+    nothing of what another run saved.
 
     Args:
         run: The run.

@@ -101,10 +101,15 @@ def _read_npy(path: Path) -> np.ndarray:
         DataError: It cannot be read.
     """
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        content = np.load(path, allow_pickle=False)
     except Exception as error:  # a corrupt file can raise nearly anything
         raise DataError(f"{path} cannot be read as an .npy file of plain numbers: {error}") from error
-    return array
+    if not isinstance(content, np.ndarray):
+        content.close()
+        raise DataError(f"{path} is an .npz file by its content: save each array as an .npy file of its own")
+    if content.dtype.kind not in "biufc":
+        raise DataError(f"{path} holds {content.dtype}, which are no plain numbers: convert them")
+    return content
 
 
 def _read_tiff(path: Path) -> tuple[np.ndarray, str]:

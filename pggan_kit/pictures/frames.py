@@ -88,9 +88,9 @@ def draw_frame(images: np.ndarray, columns: int, cell: tuple[int, int], caption:
         A picture of mode `L` where C is 1, else of mode `P`. Its size depends on N, `columns` and `cell` alone.
     """
     if images.shape[1] > cell[0]:
-        # Channels side by side are wider than the cell.
-        width = max(1, round(images.shape[2] * cell[0] / images.shape[1]))
-        images = np.stack([reduce_image(image, (cell[0], width)) for image in images])
+        # Channels side by side are as wide as several cells.
+        cells = max(1, round(images.shape[2] * cell[0] / (images.shape[1] * cell[1])))
+        images = np.stack([reduce_image(image, (cell[0], cells * cell[1])) for image in images])
 
     # Gray levels stand for themselves in a gray frame, and are found in the palette of a colour frame.
     palette = None
@@ -147,8 +147,12 @@ def index_colours(images: np.ndarray) -> tuple[bytes, np.ndarray]:
     count, height, width, channels = images.shape
     pixels = images.reshape(-1, channels)
 
-    # A palette of some pixels is as good as one of all, and much faster; an odd step visits all columns.
-    sample = pixels[:: len(pixels) // PALETTE_PIXELS | 1]
+    # A palette of some pixels is as good as one of all, and much faster; a step that shares no factor with the width
+    # visits all columns.
+    step = max(1, len(pixels) // PALETTE_PIXELS)
+    while math.gcd(step, width) > 1:
+        step += 1
+    sample = pixels[::step]
     colours = 256 - GRAYS
     chosen = bytes(Image.fromarray(sample[None]).quantize(colours).getpalette() or ())
     grays = np.linspace(0, 255, GRAYS).round().astype(np.uint8).repeat(3).tobytes()

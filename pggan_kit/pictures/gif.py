@@ -36,6 +36,12 @@ class Frame(NamedTuple):
     images: int
     data: bytes
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        _, _, _, width, height, _ = _DESCRIPTOR.unpack_from(self.data)
+        return width, height
+
 
 def encode_frame(image: Image.Image, images: int) -> Frame:
     """Encode a picture of mode `L` or `P` that was drawn when the clock was `images`."""
@@ -57,9 +63,14 @@ def assemble_gif(frames: Sequence[Frame], shown_ms: Sequence[int]) -> bytes:
     Args:
         frames: Frames of equal size, at least one.
         shown_ms: Milliseconds for which each frame is shown.
+
+    Raises:
+        ValueError: Frames differ in size.
     """
-    _, _, _, width, height, _ = _DESCRIPTOR.unpack_from(frames[0].data)
-    blocks = [_HEADER.pack(b"GIF89a", width, height, 0x70, 0, 0), _LOOP_FOREVER]
+    sizes = {frame.size for frame in frames}
+    if len(sizes) > 1:
+        raise ValueError(f"frames differ in size ({sorted(sizes)}): assemble those of one size")
+    blocks = [_HEADER.pack(b"GIF89a", *frames[0].size, 0x70, 0, 0), _LOOP_FOREVER]
     for frame, milliseconds in zip(frames, shown_ms, strict=True):
         # GIF counts in hundredths of a second.
         hundredths = round(milliseconds / 10)

@@ -131,6 +131,12 @@ def arrange_grid(count: int, classes: int) -> list[list[int]]:
     return [list(range(first, min(count, first + columns))) for first in range(0, count, columns)]
 
 
+def measure_grid(rows: list[list[int]], height: int, width: int) -> tuple[int, int]:
+    """Return the width and height of the picture that `image_grid` draws of rows of images of height x width."""
+    scale = -(-CELL // min(height, width))
+    return len(rows[0]) * (scale * width + GAP) + GAP, len(rows) * (scale * height + GAP) + GAP
+
+
 def crop_grid(rows: list[list[int]], height: int, width: int) -> list[list[int]]:
     """Return the upper left part of a grid whose images of height x width fit into `LIMIT`, at least one image."""
     scale = -(-CELL // min(height, width))

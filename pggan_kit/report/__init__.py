@@ -234,15 +234,29 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
 
 
 def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
-    """Write plots as PDF and tables as LaTeX."""
+    """Write plots as PDF and tables as LaTeX, those of one name under numbers."""
+    taken: set[str] = set()
     for section in sections:
         for group in section.groups:
             for figure in group.figures:
                 if figure.draw is not None:
-                    _write_file(folder / f"{figure.name}.pdf", render_plot(figure.draw, "pdf", COLUMN))
+                    path = folder / _choose_file_name(figure.name or "figure", ".pdf", taken)
+                    _write_file(path, render_plot(figure.draw, "pdf", COLUMN))
         for table in section.tables:
             if table.name:
-                _write_file(folder / f"{table.name}.tex", format_latex(table).encode())
+                path = folder / _choose_file_name(table.name, ".tex", taken)
+                _write_file(path, format_latex(table).encode())
+
+
+def _choose_file_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """Return a file's name, with a number where it is taken; add it to those that are."""
+    name = f"{stem}{suffix}"
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name)
+    return name
 
 
 def _write_file(path: Path, content: bytes) -> None:

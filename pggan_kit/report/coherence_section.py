@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pggan_kit.pictures.frames import fill_cell
 from pggan_kit.report import plots
 from pggan_kit.report.page import Figure, Group, Section, Table, make_grid, make_plot
 from pggan_kit.report.run_groups import RunGroup, begin_head, begin_row, find_median, has_several, list_runs
@@ -57,36 +58,21 @@ def draw_stages_figure(run: RunRecord, drawn: RunPictures) -> Figure:
     """Return the strip: a row for each latent, a column for each stage."""
     # All images at the largest size that fits.
     stages = sorted(drawn.ends)
-    heights = [drawn.ends[stage].shape[1] for stage in stages]
-    fitting = [height for height in heights if height <= STRIP_CELL]
-    shown_height = max(fitting, default=heights[0])
-    columns = [resize_images(drawn.ends[stage][:STRIP], shown_height) for stage in stages]
+    sizes = [drawn.ends[stage].shape[1:3] for stage in stages]
+    fitting = [(height, width) for height, width in sizes if height <= STRIP_CELL]
+    cell = max(fitting, default=sizes[0])
+    columns = [np.stack([fill_cell(image, cell) for image in drawn.ends[stage][:STRIP]]) for stage in stages]
     images = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
 
     # What the strip shows, in words.
-    sizes = [format_size(drawn.sizes[stage]) for stage in stages]
+    names = [format_size(drawn.sizes[stage]) for stage in stages]
     clocks = [f"{drawn.clocks[stage]:,}" for stage in stages]
     alt = (
         f"Strip across the stages of {run.name}: {len(columns[0])} latents from top to bottom, the sizes "
-        f"{', '.join(sizes)} from left to right, enlarged or reduced to one size."
+        f"{', '.join(names)} from left to right, enlarged or reduced to one size."
     )
-    described = [f"{size} after {clock}" for size, clock in zip(sizes, clocks, strict=True)]
+    described = [f"{size} after {clock}" for size, clock in zip(names, clocks, strict=True)]
     return make_grid(images, len(stages), alt, f"{', '.join(described)} images", STRIP_CELL)
-
-
-def resize_images(images: np.ndarray, height: int) -> np.ndarray:
-    """Return images uint8 (N, h, w, C) at a height that divides h or is a multiple of it.
-
-    Each pixel becomes a square where they are enlarged, and is the mean of a square where they are reduced.
-    """
-    n, h, w, channels = images.shape
-    if h <= height:
-        factor = height // h
-        return images.repeat(factor, axis=1).repeat(factor, axis=2)
-    factor = h // height
-    squares = images.reshape(n, height, factor, w // factor, factor, channels)
-    reduced: np.ndarray = squares.mean(axis=(2, 4)).round().astype(np.uint8)
-    return reduced
 
 
 def _tabulate(group: RunGroup) -> list[list[Any]]:

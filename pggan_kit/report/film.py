@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from pggan_kit.errors import DataError
 from pggan_kit.pictures import gif
 from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.pictures.frames import Caption, draw_frame, fit_size
-from pggan_kit.pictures.grid import BACKGROUND, split_sheet
-from pggan_kit.report.run_pictures import RunPictures
+from pggan_kit.pictures.grid import BACKGROUND, arrange_grid, crop_grid, measure_grid, split_sheet
+from pggan_kit.report.run_pictures import RunPictures, find_branch_clock
 from pggan_kit.report.run_record import RunRecord, StageRecord
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system.activities import track_items
 
-COLUMNS = 3
-"""Columns, and rows, of images in each run's half."""
+MOST_IMAGES = 9
+"""Maximum of images in each run's half."""
 
 PANEL = 264
 """Width of each run's half, about, in pixels."""
@@ -54,7 +55,10 @@ SWITCH_MS = 1600
 LAST_MS = 2500
 """Milliseconds that the last frame is shown."""
 
-SAMPLES_SETTINGS = ("train.seed", "train.latent_size", "observers.Samples.count")
+COUNT_SETTING = "observers.Samples.count"
+"""Setting that says how many latents a run's `samples/` show."""
+
+SAMPLES_SETTINGS = ("train.seed", "train.latent_size", COUNT_SETTING)
 """Settings that two runs must have in common for their `samples/` to show the same latents."""
 
 FRESH_SETTING = "observers.Samples.fresh"
@@ -87,6 +91,15 @@ class Still(NamedTuple):
         return self.clock, self.grown
 
 
+class Sheet(NamedTuple):
+    """The file of a grid in `samples/`, whose name has its clock and the size of its images."""
+
+    clock: int
+    height: int
+    width: int
+    path: Path
+
+
 class Sample(NamedTuple):
     """A grid in `samples/`, which is read when its turn has come: those of a long run do not fit into memory.
 
@@ -95,6 +108,8 @@ class Sample(NamedTuple):
         path: The file.
         height, width: Size of each image, in pixels.
         panels: Number of channels that are shown side by side; 1 otherwise.
+        numbers: Numbers of the latents in the grid, in its order: of large images it shows fewer.
+        taken: Numbers of those that are read.
     """
 
     clock: int
@@ -103,7 +118,9 @@ class Sample(NamedTuple):
     path: Path
     height: int
     width: int
-    panels: int = 1
+    panels: int
+    numbers: tuple[int, ...]
+    taken: tuple[int, ...]
 
     @property
     def moment(self) -> Moment:
@@ -111,11 +128,12 @@ class Sample(NamedTuple):
         return self.clock, self.grown
 
     def read(self) -> Still | None:
-        """Return the first images; None where the file is damaged or something else."""
+        """Return the images that are taken; None where the file is damaged or something else."""
         images = _read_grid(self.path, self.height, self.width * self.panels)
-        if images is None:
+        if images is None or len(images) != len(self.numbers):
             return None
-        return Still(self.clock, self.grown, self.alpha, images[: COLUMNS * COLUMNS], (self.height, self.width))
+        places = [self.numbers.index(number) for number in self.taken]
+        return Still(self.clock, self.grown, self.alpha, images[places], (self.height, self.width))
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,9 @@ def make_film(runs: Sequence[RunRecord], pictures: Sequence[RunPictures]) -> Fil
     sources: Sequence[Sequence[Still | Sample]]
     if can_use_samples(runs):
         name = "samples"
-        sources = [list_samples(run) for run in runs]
+        samples = [list_samples(run) for run in runs]
+        taken = tuple(list_common_numbers(samples)[:MOST_IMAGES])
+        sources = [[sample._replace(taken=taken) for sample in own] for own in samples]
     else:
         name = "checkpoints"
         sources = [take_checkpoints(run, drawn) for run, drawn in zip(runs, pictures, strict=True)]
@@ -179,14 +199,27 @@ def _count_bytes(encoded: Mapping[Moment, gif.Frame], moments: Sequence[tuple[Mo
 
 
 def can_use_samples(runs: Sequence[RunRecord]) -> bool:
-    """Return whether the `samples/` of all runs can be read, and show the same latents throughout."""
+    """Return whether the `samples/` of all runs can be read, and some latents are in all of them."""
+    # A trunk without samples is no obstacle.
+    records = [record for run in runs for record in run.lineage() if record.setting(COUNT_SETTING) is not None]
     for name in (*SAMPLES_SETTINGS, FRESH_SETTING):
-        values = [run.setting(name) for run in runs]
+        values = [record.setting(name) for record in (*runs, *records)]
         if any(value != values[0] for value in values):
             return False
     if any(run.setting(FRESH_SETTING) for run in runs):
         return False
-    return all(any(sample.read() is not None for sample in list_samples(run)) for run in runs)
+    samples = [list_samples(run) for run in runs]
+    if not list_common_numbers(samples):
+        return False
+    return all(any(sample.read() is not None for sample in own) for own in samples)
+
+
+def list_common_numbers(samples: Sequence[Sequence[Sample]]) -> list[int]:
+    """Return the rising numbers of the latents that are in all grids of all runs; none where a run has no grid."""
+    if not all(samples):
+        return []
+    shown = {sample.numbers for own in samples for sample in own}
+    return sorted(set.intersection(*map(set, shown)))
 
 
 def iterate_stills(stills: Sequence[Still | Sample], moments: Sequence[Moment]) -> Iterator[Still]:
@@ -230,30 +263,39 @@ def _common_cell(sources: Sequence[Sequence[Still | Sample]]) -> tuple[int, int]
         first = next(iterate_stills(own, [own[0].moment]))
         _, shown_height, shown_width, shown_channels = first.images.shape
         height, width = first.size
-        channels.add((shown_channels, shown_width * height // (shown_height * width)))
+        channels.add((shown_channels, round(shown_width * height / (shown_height * width))))
     if len(channels) > 1:
         return None
-    cell = fit_size(sorted(sizes), PANEL // COLUMNS)
+    cell = fit_size(sorted(sizes), PANEL // _count_columns(len(first.images)))
     for height, _ in sizes:
         if height < cell[0] and cell[0] % height:
             return None
     return cell
 
 
+def _count_columns(images: int) -> int:
+    """Return the number of columns of a run's half, which is about as high as it is wide."""
+    return math.ceil(math.sqrt(images))
+
+
 def list_samples(run: RunRecord) -> list[Sample]:
-    """Return the grids that `observers.Samples` drew, those of the trunk included, by rising moment."""
+    """Return the grids that `observers.Samples` drew, those of the trunk up to the branch included, by rising moment.
+
+    Grids whose arrangement is not known are left out, since nothing says which latents they show.
+    """
     alphas = {(row["images"], int(row["Progress/size"])): float(row["Progress/alpha"]) for row in run.rows}
     starts = {stage.start: stage for stage in run.stages[1:]}
 
-    panels = run.count_panels()
     samples: dict[Moment, Sample] = {}
-    for ancestor in run.lineage():
-        for path in sorted((ancestor.folder / "samples").glob("*.png")):
-            name = re.fullmatch(r"(\d+)-(\d+)x(\d+)\.png", path.name)
-            if name is None:
-                continue
-            clock, height, width = map(int, name.groups())
-
+    chain = list(run.lineage())
+    for place, ancestor in enumerate(chain):
+        limit = find_branch_clock(chain, place)
+        panels = ancestor.count_panels()
+        sheets = _list_sheets(ancestor)
+        rows = _find_arrangement(ancestor, sheets, panels)
+        if rows is None:
+            continue
+        for clock, height, width, path in sheets:
             # At the clock of a growth there are two grids: the larger one was drawn right after it.
             stage = starts.get(clock)
             if stage is not None and stage.height == height:
@@ -262,9 +304,46 @@ def list_samples(run: RunRecord) -> list[Sample]:
             else:
                 grown = 0
                 alpha = alphas.get((clock, height))
-            if alpha is not None:
-                samples[clock, grown] = Sample(clock, grown, alpha, path, height, width, panels)
+            # What a trunk drew after the branch is not of this run.
+            if alpha is None or (clock, grown) > (limit, 0):
+                continue
+            shown = crop_grid(rows, height, width * panels)
+            numbers = tuple(number for row in shown for number in row)
+            samples[clock, grown] = Sample(clock, grown, alpha, path, height, width, panels, numbers, numbers)
     return [samples[moment] for moment in sorted(samples)]
+
+
+def _list_sheets(run: RunRecord) -> list[Sheet]:
+    """Return the files of a run's own grids, by name."""
+    sheets = []
+    for path in sorted((run.folder / "samples").glob("*.png")):
+        name = re.fullmatch(r"(\d+)-(\d+)x(\d+)\.png", path.name)
+        if name is not None:
+            clock, height, width = map(int, name.groups())
+            sheets.append(Sheet(clock, height, width, path))
+    return sheets
+
+
+def _find_arrangement(run: RunRecord, sheets: Sequence[Sheet], panels: int) -> list[list[int]] | None:
+    """Return the numbers of the latents in rows, before large images are cropped; None where no grid agrees with any.
+
+    The rows of a conditional generator are classes, and only the grids tell whether it is one: the smallest best.
+    """
+    count = run.setting(COUNT_SETTING)
+    if not isinstance(count, int):
+        return None
+    classes = run.about.get("data", {}).get("classes", 0)
+    for sheet in sorted(sheets, key=lambda sheet: sheet.height):
+        try:
+            with open_picture(sheet.path, formats=("PNG",)) as picture:
+                size = picture.size
+        except DataError:
+            continue
+        width = sheet.width * panels
+        for rows in (arrange_grid(count, 0), arrange_grid(count, min(count, classes))):
+            if size == measure_grid(crop_grid(rows, sheet.height, width), sheet.height, width):
+                return rows
+    return None
 
 
 def _first_alpha(stage: StageRecord) -> float:
@@ -307,7 +386,7 @@ def take_checkpoints(run: RunRecord, pictures: RunPictures) -> list[Still]:
 
     # All stills show as many latents as the smallest has.
     fewest = min((len(still.images) for still in stills), default=0)
-    count = min(fewest, COLUMNS * COLUMNS)
+    count = min(fewest, MOST_IMAGES)
     shown = [still._replace(images=still.images[:count]) for still in stills]
     return sorted(shown, key=lambda still: still.moment)
 
@@ -376,7 +455,7 @@ def draw_panel(name: str, still: Still, cell: tuple[int, int], total: int) -> Im
     height, width = still.size
     phase = FADE if still.alpha < 1 else STABLE
     caption = Caption(f"{height}x{width}", phase, still.alpha, still.clock, total)
-    frame = draw_frame(still.images, COLUMNS, cell, caption)
+    frame = draw_frame(still.images, _count_columns(len(still.images)), cell, caption)
     if frame.mode == "P":
         frame = frame.convert("RGB")
 

@@ -176,8 +176,8 @@ def make_data_uri(content: bytes, kind: str) -> str:
 
 
 def make_file_stem(text: str) -> str:
-    """Return a text as lower-case letters, digits and dashes."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
+    """Return a text as lower-case letters and digits, of any script, and dashes."""
+    return re.sub(r"[\W_]+", "-", text).strip("-").lower()
 
 
 def format_cell(value: Any) -> str:

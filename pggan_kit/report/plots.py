@@ -182,13 +182,13 @@ def plot_curves(
             if curve:
                 x, y = thin_curve(curve, most)
                 marker = "." if len(x) < 8 else None
-                axes.plot(x, y, color=pick_colour(number), label=name, marker=marker)
+                axes.plot(x, y, color=pick_colour(number), label=name_line(name), marker=marker)
             if name in areas:
                 _fill_band(axes, areas[name], pick_colour(number), most)
             floor = noise_floors.get(name)
             if floor:
                 x, y = thin_curve(floor, most)
-                style: Any = {"linestyle": "--", "linewidth": 0.8, "label": f"{name}, floor"}
+                style: Any = {"linestyle": "--", "linewidth": 0.8, "label": name_line(f"{name}, floor")}
                 axes.plot(x, y, color=pick_colour(number), **style)
 
         # The legend names all others at once.
@@ -227,7 +227,7 @@ def plot_alphas(
         mark_stages(axes, stages)
         for number, (name, curves) in enumerate(named.items()):
             form: Any = {"linestyle": "none", "marker": "."} if name in dotted else {}
-            label = name
+            label = name_line(name)
             for curve in curves:
                 if not curve:
                     continue
@@ -258,10 +258,10 @@ def plot_seeds(groups: Mapping[str, Sequence[Curve]], label: str, stages: Sequen
             thin: Any = {"color": pick_colour(number), "linewidth": 0.5, "alpha": 0.45}
             for place, curve in enumerate(curves):
                 x, y = thin_curve(curve, most)
-                axes.plot(x, y, label="_" if median or place else name, **thin)
+                axes.plot(x, y, label="_" if median or place else name_line(name), **thin)
             if median:
                 x, y = thin_curve(median, most)
-                axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name)
+                axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name_line(name))
 
         if _all_positive(curve for members in groups.values() for curve in members):
             set_log_scale(axes)
@@ -291,7 +291,7 @@ def plot_bands(summaries: Mapping[str, Summary], label: str, stages: Sequence[St
                 _, high = thin_curve(summary.high, most)
                 axes.fill_between(x, low, high, color=pick_colour(number), alpha=0.18, linewidth=0)
             x, y = thin_curve(summary.median, most)
-            axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name)
+            axes.plot(x, y, color=pick_colour(number), linewidth=1.8, label=name_line(name))
 
         if _all_positive(curve for summary in summaries.values() for curve in (summary.median, summary.low)):
             set_log_scale(axes)
@@ -317,7 +317,7 @@ def plot_profiles(profiles: Mapping[str, Any], label: str, log: bool) -> Draw:
             low, share, high = ([profile[key][place] for place in kept] for key in ("low", "share", "high"))
             # Between two thresholds, the runs that are good enough are those that reach the better one.
             axes.fill_between(x, low, high, step="pre", color=pick_colour(number), alpha=0.12, linewidth=0)
-            axes.step(x, share, where="pre", color=pick_colour(number), label=name)
+            axes.step(x, share, where="pre", color=pick_colour(number), label=name_line(name))
 
         # A profile rises to the left where low values are better; values grow to the right in either case.
         if log:
@@ -388,7 +388,7 @@ def plot_interaction(
             x = [levels.index(level) + shift for level in own]
             means, lows, highs = zip(*own.values(), strict=True)
             axes.vlines(x, lows, highs, color=pick_colour(number), linewidth=0.9)
-            axes.plot(x, means, "o-", color=pick_colour(number), label=line)
+            axes.plot(x, means, "o-", color=pick_colour(number), label=name_line(line))
 
         if log:
             set_log_scale(axes)
@@ -486,7 +486,7 @@ def plot_bars(groups: Mapping[str, Mapping[str, float]], label: str) -> Draw:
                 if name in own:
                     places.append(place - 0.4 + (number + 0.5) * width)
                     heights.append(own[name])
-            axes.bar(places, heights, width, color=pick_colour(number), label=name)
+            axes.bar(places, heights, width, color=pick_colour(number), label=name_line(name))
 
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylabel(label)
@@ -532,6 +532,11 @@ def label_axes(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("images")
     axes.set_ylabel(label)
+
+
+def name_line(name: str) -> str:
+    """Return a name as a line's label: with an underscore in front, a legend would leave it out."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def add_legend(axes: Axes, least: int) -> None:

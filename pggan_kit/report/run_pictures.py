@@ -57,7 +57,7 @@ class RunPictures:
 
     Attributes:
         ends: `GRID` images uint8 (N, h, w, C) by stage, at its end or at the run's last checkpoint. All images whose
-            longer side is above `LARGEST` are reduced: those of some 1024 px would take gigabytes.
+            longer side is above `LARGEST` are reduced to it: those of some 1024 px would take gigabytes.
         sizes: Height and width at which the generator draws, by stage.
         clocks, alphas: Clock and alpha of those, by stage.
         begins: Alpha and such images by stage, right after the growth, before anything was trained; where asked for.
@@ -141,12 +141,15 @@ def draw_moving_settings(run: RunRecord, prepared: Prepared, schedule: Schedule)
 
     # A branch has values of its own from where it left its trunk.
     began = (run.about.get("from") or {}).get("images", 0)
-    starts = [stage.start for stage in run.stages]
+    # A stage without a budget begins where the next one does.
+    starts: list[int] = []
+    for stage in run.stages:
+        starts += [stage.start] * (stage.index + 1 - len(starts))
     curves: dict[str, Curve] = {name: [] for name in settings}
-    for index, stage in enumerate(run.stages):
+    for stage in run.stages:
         step = max(1, (stage.end - stage.start) // POINTS)
         for clock in (*range(max(began, stage.start), stage.end, step), stage.end):
-            position = schedule.at(clock, starts[: index + 1])
+            position = schedule.at(clock, starts[: stage.index + 1])
             for name, setting in settings.items():
                 if clock >= began:
                     curves[name].append((clock, value_at(setting, position)))
@@ -159,13 +162,13 @@ def _iterate_checkpoints(chain: Sequence[RunRecord], say: Say) -> Iterator[tuple
     Those of each run are those up to where the next run began.
     """
     for place, ancestor in reversed(list(enumerate(chain))):
-        limit = _branch_clock_after(chain, place)
+        limit = find_branch_clock(chain, place)
         for saved in RunDirectory(ancestor.folder).checkpoints(say=say).load_kept(newest_first=True):
             if saved.images <= limit:
                 yield place, saved
 
 
-def _branch_clock_after(chain: Sequence[RunRecord], place: int) -> float:
+def find_branch_clock(chain: Sequence[RunRecord], place: int) -> float:
     """Return the clock at which the next run of a lineage began; infinity for the last run."""
     if place + 1 == len(chain):
         return math.inf
@@ -176,7 +179,7 @@ def _restore_of_next_stage(
     chain: Sequence[RunRecord], restores: Sequence[Restore], place: int, saved: Snapshot
 ) -> Restore:
     """Return how to restore a checkpoint of a stage's end as the run that trained the next stage did."""
-    if saved.images == _branch_clock_after(chain, place):
+    if saved.images == find_branch_clock(chain, place):
         return restores[place + 1]
     return restores[place]
 
@@ -253,17 +256,16 @@ def draw_strip(generator: TrainedGenerator, alphas: list[float], seed: int) -> F
 def draw_reduced(
     generator: TrainedGenerator, first: int, seed: int, alpha: float | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Draw images of the first of `GRID` latents, and reduce large ones.
+    """Draw images of the first of `GRID` latents, and reduce those whose longer side is above `LARGEST` to it.
 
     Returns:
         The images, and the height and width at which they were drawn.
     """
     images = draw(generator, GRID, seed, alpha=alpha, first=first)
     height, width = images.shape[1:3]
-    shown = (height, width)
-    while max(shown) > LARGEST and shown[0] % 2 == 0 and shown[1] % 2 == 0:
-        shown = (shown[0] // 2, shown[1] // 2)
-    if shown != (height, width):
+    longer = max(height, width)
+    if longer > LARGEST:
+        shown = (max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer)))
         images = np.stack([reduce_image(image, shown) for image in images])
     # Channels side by side make the picture wider than the image.
     return images, generator.size

@@ -406,7 +406,10 @@ def transitions_section(groups: Sequence[RunGroup]) -> Section:
         for (clock, event, size), rows in events.items():
             numbers = [find_median(row.get(tag) for row in rows) for tag in jumps]
             steps = [_format_step(rows, tag) for tag in pairs]
-            recovery = find_median(recoveries.get(clock, ()))
+            # A fade that ends at the clock of a growth has no part in the recovery from it.
+            recovery = None
+            if event == EVENTS["growth"]:
+                recovery = find_median(recoveries.get(clock, ()))
             body.append([*begin_row(group, groups), clock, event, size, *numbers, *steps, recovery])
     section.tables.append(Table(head, body, "transitions"))
     return section
@@ -424,7 +427,7 @@ def _collect_events(group: RunGroup) -> dict[tuple[Any, str, Any], list[Mapping[
 
 
 def _find_recoveries(group: RunGroup) -> dict[Any, list[Any]]:
-    """Return after how many images the metric was back in each run, by the event's clock."""
+    """Return after how many images the metric was back in each run, by the clock of the growth."""
     recoveries: dict[Any, list[Any]] = {}
     for run in group.runs:
         for row in run.transitions:

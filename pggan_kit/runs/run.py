@@ -45,6 +45,8 @@ class Run:
         hooks: the hooks of this run.
         device: the device of the networks.
         resumed: whether an earlier process began it.
+        is_new_branch: whether it is about to continue from another run's checkpoint, as a branch does once; what
+            `load_state` is given is then of that run.
         alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
         identity: the experiment that its checkpoints note.
         changes: the settings that changed so far as it was resumed, as `run.json` has them.
@@ -65,6 +67,7 @@ class Run:
 
         # What is known once the run begins or goes on.
         self.resumed = False
+        self.is_new_branch = False
         self.alpha: dict[str, float] = {}
         self.identity: Identity = {}
         self.changes: list[dict[str, Any]] = []

@@ -168,13 +168,14 @@ class Loop:
         """Train from the beginning, or from a checkpoint, to the last image; return the result of the run."""
         if distributed.rank() == 0:
             self.run.files.keep_start()
-        self.hooks.call("before_run", run=self.run)
-
         # A branch also continues from a checkpoint, but from that of another run.
         own_checkpoint = saved if self.run.resumed else None
+        self.run.is_new_branch = saved is not None and own_checkpoint is None
+        self.hooks.call("before_run", run=self.run)
         if own_checkpoint is not None:
             self.recovery.keep(choose_return_point(self.run, own_checkpoint).begin_copy(PlainCopier()))
         unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
+        self.run.is_new_branch = False
         if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):
             # A run can then be resumed from before its first tick, and a branch without its trunk. After a NaN, a run
             # whose settings changed goes back no further than to where they did, however often it was stopped since.

@@ -14,6 +14,9 @@ from pggan_kit import (
     convert_width_to_exponent,
 )
 
+SMALLEST_WIDTH = 1e-4
+"""Minimum width: an average of a ten-thousandth of the training is that of the last few updates."""
+
 
 class PowerFunction:
     """Averages by power functions of age (Karras et al. 2024, arXiv:2312.02696, section 3).
@@ -22,23 +25,25 @@ class PowerFunction:
     birth. `pggan-kit average RUN --width W` makes the average of any other width of the snapshots that are kept.
 
     Args:
-        widths: Widths that are followed, each in (0, 0.288]; two or more are needed to make others.
+        widths: Widths that are followed, each in [0.0001, 0.288]; two or more are needed to make others.
         snapshots: Number of places on the clock, evenly spread over the run, at which the averages are kept in the
             run's folder.
 
     Raises:
-        SettingError: A width is out of range or occurs twice, there is none, or `snapshots` is below 1.
+        SettingError: A width is out of range, two are equal in their first six digits, which name the averages, there
+            is none, or `snapshots` is below 1.
     """
 
     def __init__(self, widths: Sequence[float] = (0.05, 0.10), snapshots: int = 32) -> None:
         for width in widths:
-            check_between("widths", width, 0, LARGEST_WIDTH, low_included=False)
-        if not widths or len(set(widths)) < len(widths):
-            raise SettingError("widths", f"must be at least one, each once, not {list(widths)}")
+            check_between("widths", width, SMALLEST_WIDTH, LARGEST_WIDTH)
+        names = [f"power_{width:g}" for width in widths]
+        if not names or len(set(names)) < len(names):
+            raise SettingError("widths", f"must be at least one, each once in its first six digits, not {list(widths)}")
         check_at_least("snapshots", snapshots, 1, whole=True)
         self.widths = tuple(widths)
         self.snapshots = snapshots
-        self.names: Sequence[str] = tuple(f"power_{width:g}" for width in widths)
+        self.names: Sequence[str] = tuple(names)
         self.exponents: Sequence[float] = tuple(convert_width_to_exponent(width) for width in widths)
 
     def compute_shares(self, position: Position, age: int, images: int) -> tuple[float, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pggan_kit import PerStage, Piece, Position, at_height, check_at_least
-from pggan_plugins.growth.speeds import Everything, check_nets, is_beside_new
+from pggan_plugins.growth.speeds import ChosenNetworks, Everything, is_beside_new
 
 
-class FreezeOld(Everything):
+class FreezeOld(ChosenNetworks):
     """Old blocks are frozen, and the new one learns on top of them.
 
     By default those of the generator alone, for good, as StyleGAN-XL does with its stem (Sauer et al. 2022, section 3):
@@ -30,11 +30,9 @@ class FreezeOld(Everything):
     def __init__(
         self, images: PerStage[int] | None = None, nets: Sequence[str] = ("generator",), moments: str = "keep"
     ) -> None:
-        super().__init__(moments)
+        super().__init__(nets, moments)
         check_at_least("images", images, 0, instead="None")
-        check_nets(nets)
         self.images = images
-        self.nets = tuple(nets)
 
     def factor(self, piece: Piece, position: Position) -> float:
         """Return 0 for old pieces while they are frozen, and 1 for all others."""

@@ -6,33 +6,27 @@ from collections.abc import Mapping, Sequence
 
 from pggan_kit import (
     MOMENTS,
+    ConfigError,
     Curve,
     PerStage,
     Piece,
     Position,
+    Run,
     SettingError,
     Varying,
     at_height,
     check_at_least,
     check_choice,
     check_finite,
+    hookimpl,
     value_at,
 )
 
 NETS = ("generator", "discriminator")
 """Names of the networks that every run has."""
 
-
-def check_nets(nets: Sequence[str]) -> None:
-    """Check that a setting lists networks by their names.
-
-    Raises:
-        SettingError: It does not.
-    """
-    if isinstance(nets, str) or not nets:
-        raise SettingError("nets", f"must be a list of networks, such as ['generator'], not {nets!r}")
-    for net in nets:
-        check_choice("nets", net, (*NETS, "encoder"))
+ENCODER = "encoder"
+"""Name of the network that some runs have as well."""
 
 
 def check_factor(name: str, value: Varying[float]) -> None:
@@ -75,7 +69,40 @@ class Everything:
         return 1.0
 
 
-class WarmUpNew(Everything):
+class ChosenNetworks(Everything):
+    """Some networks learn at speeds of their own.
+
+    Args:
+        nets: The networks.
+        moments: See `growth.Everything`.
+
+    Raises:
+        SettingError: `nets` is no list of networks.
+    """
+
+    def __init__(self, nets: Sequence[str], moments: str) -> None:
+        super().__init__(moments)
+        if isinstance(nets, str) or not nets:
+            raise SettingError("nets", f"must be a list of networks, such as ['generator'], not {nets!r}")
+        for net in nets:
+            check_choice("nets", net, (*NETS, ENCODER))
+        self.nets = tuple(nets)
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        """Check that the run has the networks.
+
+        Raises:
+            ConfigError: There is no encoder.
+        """
+        if ENCODER in self.nets and run.state.encoder is None:
+            raise ConfigError(
+                f"growth.{type(self).__name__}.nets names the encoder, and there is none: leave it out, or bind "
+                "train.encoder_architecture"
+            )
+
+
+class WarmUpNew(ChosenNetworks):
     """Each new block begins slowly, with its layer to or from the image and the old path.
 
     The factor rises linearly, from one batch's share of `images` at the first step to 1. The pieces of the base stage
@@ -98,14 +125,12 @@ class WarmUpNew(Everything):
         nets: Sequence[str] = NETS,
         moments: str = "keep",
     ) -> None:
-        super().__init__(moments)
+        super().__init__(nets, moments)
         check_at_least("images", images, 0)
         if factor is not None:
             check_factor("factor", factor)
-        check_nets(nets)
         self.images = images
         self.new_factor = factor
-        self.nets = tuple(nets)
 
     def factor(self, piece: Piece, position: Position) -> float:
         """Return the factor of the warm-up for new pieces, and 1 for old ones and after it."""
@@ -118,7 +143,7 @@ class WarmUpNew(Everything):
         return min(1.0, (spent + position.stage.batch_size) / images)
 
 
-class SlowOld(Everything):
+class SlowOld(ChosenNetworks):
     """Old blocks learn more slowly than the new one.
 
     A discriminator that stays as it is in a stage has no new block there, and all of it learns at its rate.
@@ -134,11 +159,9 @@ class SlowOld(Everything):
     """
 
     def __init__(self, factor: Varying[float] = 0.1, nets: Sequence[str] = NETS, moments: str = "keep") -> None:
-        super().__init__(moments)
+        super().__init__(nets, moments)
         check_factor("factor", factor)
-        check_nets(nets)
         self.old_factor = factor
-        self.nets = tuple(nets)
 
     def factor(self, piece: Piece, position: Position) -> float:
         """Return the factor of old pieces, and 1 for new ones."""

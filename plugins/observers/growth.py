@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from pggan_kit import (
@@ -46,7 +47,9 @@ class Growth:
     same latents, a frame from time to time, captioned with the stage's size, the phase, alpha and the clock.
 
     All frames have the size that the last stage needs; smaller images are enlarged, each pixel to a square, and images
-    too large for their cell are reduced by averaging. Colour frames have 240 colours of their own.
+    too large for their cell are reduced by averaging. Colour frames have 240 colours of their own. Where a run is
+    resumed with other settings, under which frames have another size, the film so far stays as
+    `growth-until-12800.gif`, named by the clock of its last frame.
 
     Args:
         count: The number of latents.
@@ -97,10 +100,33 @@ class Growth:
         self._require_few_frames(run)
         self._frames = []
         self._unwritten = []
+        self._size = self._measure_frame(run)
         file = run.directory / "growth.gif"
-        if run.resumed and file.is_file():
-            frames = disassemble_gif(file.read_bytes())
-            self._frames = [frame for frame in frames if frame.images <= run.state.images]
+        if not run.resumed or not file.is_file():
+            return
+        frames = disassemble_gif(file.read_bytes())
+        if any(frame.size != self._size for frame in frames):
+            aside = file.with_name(f"growth-until-{frames[-1].images}.gif")
+            file.replace(aside)
+            run.files.warn(
+                "growth.gif has frames of another size than observers.Growth.count, pictures.channels and the stages "
+                f"give now: it stays as {aside.name}, and a new film begins"
+            )
+            return
+        self._frames = [frame for frame in frames if frame.images <= run.state.images]
+
+    def _measure_frame(self, run: Run) -> tuple[int, int]:
+        """Return the width and height of each frame."""
+        panels = run.experiment.pictures.count_panels(run.state.stage.image_channels)
+        columns, (height, width) = self._lay_out(run, panels)
+        blank = np.zeros((self.count, height, panels * width, 1), np.uint8)
+        return draw_frame(blank, columns, (height, width), Caption("", "", 1.0, 0, 0)).size
+
+    def _lay_out(self, run: Run, panels: int) -> tuple[int, tuple[int, int]]:
+        """Return the number of images in a row, and the (height, width) of the cell of each of an image's panels."""
+        # Channels side by side leave room for fewer images in a row.
+        columns = math.ceil(math.sqrt(self.count / panels))
+        return columns, choose_cell_size(run.schedule, columns * panels)
 
     def _require_few_frames(self, run: Run) -> None:
         """Check that the film of the schedule is no longer than a file can be that is written again for each frame."""
@@ -125,11 +151,9 @@ class Growth:
             return
         latents = choose_latents(run, self.count, self.fresh)
         pixels = run.show(run.generate(latents, run.fixed_labels(self.count)))
-        # Channels side by side leave room for fewer images in a row.
-        panels = pixels.shape[2] // stage.width
-        columns = math.ceil(math.sqrt(self.count / panels))
+        columns, cell = self._lay_out(run, pixels.shape[2] // stage.width)
         caption = Caption(stage.size, name_phase(state), run.alpha["generator"], state.images, run.schedule.total)
-        picture = draw_frame(pixels, columns, choose_cell_size(run.schedule, columns * panels), caption)
+        picture = draw_frame(pixels, columns, cell, caption)
 
         frame = encode_frame(picture, state.images)
         self._unwritten.append(frame)
@@ -163,8 +187,9 @@ class Growth:
     @hookimpl
     def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
         """Add the frames that are not in the file of this run; a branch has its own."""
-        if not run.resumed:
+        if run.is_new_branch:
             return
-        self._unwritten = [Frame(images, data.numpy().tobytes()) for images, data in saved["unwritten"]]
+        frames = [Frame(images, data.numpy().tobytes()) for images, data in saved["unwritten"]]
+        self._unwritten = [frame for frame in frames if frame.size == self._size]
         known = {frame.images for frame in self._frames}
         self._frames += [frame for frame in self._unwritten if frame.images not in known]

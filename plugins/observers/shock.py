@@ -204,7 +204,7 @@ class TransitionShock:
         self._metrics = dict(saved["metrics"])
         self._awaited = saved["awaited"]
         # A branch has a file of its own.
-        if run.resumed:
+        if not run.is_new_branch:
             self._unwritten = [dict(row) for row in saved["unwritten"]]
         self._last_alpha = saved["last_alpha"]
         if self._last_alpha is not None:

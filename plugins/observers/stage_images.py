@@ -152,7 +152,7 @@ class Coherence:
             return
         self._ends = dict(saved["ends"])
         # A branch has files of its own.
-        if run.resumed:
+        if not run.is_new_branch:
             self._unwritten = [dict(row) for row in saved["unwritten"]]
 
     def _list_settings(self, run: Run) -> list[Any]:

@@ -72,7 +72,7 @@ class TickLog:
 
     def load(self, run: Run, saved: Mapping[str, Any]) -> None:
         """Restore what `save` returned, which is about the log of this run: a branch has its own."""
-        if run.resumed:
+        if not run.is_new_branch:
             self.last_tick = saved["last_tick"]
             self.ticks = list(saved["unlogged"])
 

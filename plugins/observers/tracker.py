@@ -147,18 +147,29 @@ class Tracker:
             self._rest -= 1
             return
         # Rows of this tick may be written before or after this hook: they are left for the next tick.
-        self._send_rest(run, until=state.images - 1, with_grid=tick.is_early or tick.is_due(self.every))
+        try:
+            self._send_rest(run, until=state.images - 1, with_grid=tick.is_early or tick.is_due(self.every))
+        except (Exception, SystemExit):
+            # A connection that has failed is of no use: the next attempt opens another.
+            with suppress(Exception):
+                self._close("failed")
+            raise
 
     @hookimpl
     def after_run(self, run: Run) -> None:
-        """Send what is left and the film, and close the tracker's run."""
-        self._send_rest(run, until=math.inf)
-        film = run.directory / FILM
-        if film.is_file() and self._record.get("film") != run.state.images:
-            self._open_once(run)
-            self._note(run, film=run.state.images)
-            self.send_film(film, max(run.state.images, self._record["sent"]))
-        self._close("finished")
+        """Send what is left and the film, and close the tracker's run, which has finished whether that fails or not.
+
+        What could not be sent is sent where the run is resumed.
+        """
+        try:
+            self._send_rest(run, until=math.inf)
+            film = run.directory / FILM
+            if film.is_file() and self._record.get("film") != run.state.images:
+                self._open_once(run)
+                self.send_film(film, max(run.state.images, self._record["sent"]))
+                self._note(run, film=run.state.images)
+        finally:
+            self._close("finished")
 
     @hookimpl
     def on_error(self) -> None:
@@ -204,9 +215,6 @@ class Tracker:
                 self._note(run, sent=sent)
                 self._failures += 1
                 self._rest = min(2**self._failures, LONGEST_REST) - 2
-                # A connection that has failed is of no use: the next attempt opens another.
-                with suppress(Exception):
-                    self._close("failed")
                 raise
         self._failures = 0
         self._ticks.clear(run.state.images)

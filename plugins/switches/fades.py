@@ -69,6 +69,10 @@ class Smoothstep:
         return progress * progress * (3.0 - 2.0 * progress)
 
 
+ROUNDING = 1e-9
+"""Share of a step by which rounding may leave the progress short of it."""
+
+
 class Staircase:
     """A fade in equal steps: between the soft and the hard switch. The last step is the fade's end.
 
@@ -87,7 +91,7 @@ class Staircase:
     @hookimpl
     def fade_alpha(self, progress: float) -> float:
         """Return alpha = floor(steps * progress) / steps."""
-        return math.floor(self.steps * progress) / self.steps
+        return math.floor(self.steps * progress + ROUNDING) / self.steps
 
 
 class GeneratorFirst:

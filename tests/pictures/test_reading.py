@@ -15,6 +15,7 @@ from PIL import Image
 from pggan_kit.api.image_folders import read_images
 from pggan_kit.errors import DataError
 from pggan_kit.pictures import PictureReader, list_pictures
+from pggan_kit.pictures.array_reading import read_array
 from pggan_plugins.datasets import ImageFolder
 
 SIDE = 8
@@ -197,3 +198,15 @@ def test_an_upright_picture_of_the_wanted_mode_is_not_copied(monkeypatch: pytest
     gradient = draw_gradient()
     np.testing.assert_array_equal(PictureReader(3).convert(Image.fromarray(gradient)), gradient)
     assert not copies
+
+
+def test_an_npy_file_holds_one_array_of_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    with file.open("wb") as stream:
+        np.savez(stream, images=np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"a\.npy is an \.npz file by its content: save each array as an \.npy file"):
+        read_array(file)
+    for content in (np.full((4, 4), "x"), np.zeros((4, 4), "datetime64[s]")):
+        np.save(file, content)
+        with pytest.raises(DataError, match=r"a\.npy holds .*, which are no plain numbers"):
+            read_array(file)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from pggan_kit.report.coherence_section import coherence_section, resize_images
+from pggan_kit.report.coherence_section import coherence_section, draw_stages_figure
 from pggan_kit.report.run_groups import isolate_runs
 from pggan_kit.report.run_pictures import RunPictures
 from pggan_kit.report.run_record import RunRecord, StageRecord, Ticks
@@ -27,15 +30,38 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_images_are_shown_at_one_size() -> None:
+def read_strip(src: str) -> np.ndarray:
+    """Return the pixels of a figure (h, w) or (h, w, 3)."""
+    with Image.open(io.BytesIO(base64.b64decode(src.partition(",")[2]))) as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.parametrize("shapes", [((48, 48), (128, 128)), ((21, 15), (63, 45), (128, 91))])
+def test_sizes_of_a_strip_need_not_divide_each_other(shapes: tuple[tuple[int, int], ...]) -> None:
+    """Growth by three gives 144 px, which are kept at 128: each latent has its gray at all stages."""
+    grays = np.arange(100, 109, dtype=np.uint8)[:, None, None, None]
+    ends = {stage: np.broadcast_to(grays, (9, *shape, 1)) for stage, shape in enumerate(shapes)}
+    pictures = RunPictures(ends=ends, sizes=dict(enumerate(shapes)), clocks=dict.fromkeys(ends, 8))
+    strip = read_strip(draw_stages_figure(make_run("three", []), pictures).src)
+    height, width = max(shape for shape in shapes if shape[0] <= 64)
+    scale = -(-56 // min(height, width))
+    rows = strip[2 + scale * height // 2 :: scale * height + 2, 2 + scale * width // 2 :: scale * width + 2]
+    assert rows.T.tolist() == [list(range(100, 109))] * len(shapes)
+
+
+def test_a_strip_shows_means_and_squares() -> None:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 6, 4, 3), dtype=np.uint8)
-    larger = resize_images(images, 18)
-    assert larger.shape == (2, 18, 12, 3) and (larger[:, 1::3, 2::3] == images).all()
-    assert (resize_images(larger, 6) == images).all()
-    half = resize_images(images, 3)
-    wanted = images.astype(float).reshape(2, 3, 2, 2, 2, 3).mean((2, 4))
-    assert half.dtype == np.uint8 and np.abs(half - wanted).max() <= 0.5
+    middle = rng.integers(0, 256, (9, 32, 32, 1), dtype=np.uint8)
+    small = middle[:, ::2, ::2]
+    large = rng.integers(0, 256, (9, 128, 128, 1), dtype=np.uint8)
+    ends = {0: small, 1: middle, 2: large}
+    pictures = RunPictures(ends=ends, sizes=dict.fromkeys(ends, (1, 1)), clocks=dict.fromkeys(ends, 8))
+    strip = read_strip(draw_stages_figure(make_run("soft", []), pictures).src)
+    cells = [strip[2:66, 2 + place * 66 : 66 + place * 66][::2, ::2] for place in range(3)]
+    assert (cells[0] == small[0, ..., 0].repeat(2, 0).repeat(2, 1)).all()
+    assert (cells[1] == middle[0, ..., 0]).all()
+    means = large[0].astype(float).reshape(32, 4, 32, 4).mean((1, 3))
+    assert np.abs(cells[2] - means).max() <= 1, "one rounding for each axis"
 
 
 def test_a_strip_has_a_row_for_each_latent_and_a_column_for_each_stage() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pggan_kit.pictures import gif
 from pggan_kit.pictures.grid import image_grid, split_sheet, tile
 from pggan_kit.report import film, plots
 from pggan_kit.report.film import FADING_MS, LAST_MS, SWITCH_MS, USUAL_MS, choose_moments, make_film
@@ -140,6 +143,102 @@ def test_a_film_shows_each_sample_exactly(tmp_path: Path) -> None:
     cell = 88
     corner = pixels[-3 * (cell + 2) : -3 * (cell + 2) + cell, 2 : 2 + cell]
     assert (corner[::11, ::11] == stills[6].images[0, ..., 0]).all()
+
+
+def make_numbered_record(
+    folder: Path, name: str, sizes: Sequence[int], count: int = 64, classes: int = 0, shown_classes: int = 0
+) -> RunRecord:
+    """Return a run with a tick, and a grid, for each size: the gray of latent i is 60 + 2 * i.
+
+    Args:
+        folder: Folder of the run's folder.
+        name: The run's name.
+        sizes: Heights, and widths, of the stages.
+        count: Number of latents.
+        classes: Number of classes of the data.
+        shown_classes: Number of classes of the generator; 0 where it is unconditional.
+    """
+    rows = [
+        {"images": 10 * (index + 1), "Progress/stage": index, "Progress/size": size, "Progress/alpha": 1.0}
+        for index, size in enumerate(sizes)
+    ]
+    operative = OPERATIVE.format(seed=0).replace("count = 9", f"count = {count}")
+    stages = list_stages(rows, folder)
+    about = {"data": {"classes": classes, "channels": 1}}
+    run = RunRecord(name, folder / name, None, about, "", operative, Ticks(rows), [], stages)
+    (run.folder / "samples").mkdir(parents=True)
+    for row in rows:
+        size = row["Progress/size"]
+        # What the observer draws: a square of rows, or a row for each class, and of large images what fits.
+        columns = count // shown_classes if shown_classes else math.ceil(math.sqrt(count))
+        numbers = np.arange(columns * (shown_classes or -(-count // columns)))
+        grid = numbers.reshape(-1, columns)
+        if shown_classes:
+            grid = numbers.reshape(columns, shown_classes).T
+        fits = max(1, 1022 // (-(-56 // size) * size + 2))
+        shown = grid[:fits, :fits]
+        images = np.full((shown.size, size, size, 1), 60, np.uint8) + 2 * shown.reshape(-1, 1, 1, 1).astype(np.uint8)
+        image_grid(images, shown.shape[1]).save(run.folder / f"samples/{row['images']:09d}-{size}x{size}.png")
+    return run
+
+
+def list_latents(samples: Sequence[film.Sample]) -> list[list[int]]:
+    """Return the numbers of the latents that samples show by their grays."""
+    stills = [sample.read() for sample in samples]
+    return [[(int(image[0, 0, 0]) - 60) // 2 for image in still.images] for still in stills if still is not None]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes", "wanted"),
+    [
+        ((16, 128), 0, [0, 1, 2, 3, 4, 5, 6, 8, 9]),
+        ((16, 128, 256), 0, [0, 1, 2, 8, 9, 10, 16, 17, 18]),
+        ((16, 128, 256), 10, [0, 1, 2, 10, 11, 12, 20, 21, 22]),
+        ((16, 512), 0, [0]),
+        ((16, 512), 10, [0]),
+    ],
+)
+def test_a_film_shows_the_latents_that_all_samples_have(
+    tmp_path: Path, sizes: tuple[int, ...], classes: int, wanted: list[int]
+) -> None:
+    """Grids of large images are cropped, and those of conditional generators have their classes in rows."""
+    runs = [
+        make_numbered_record(tmp_path, "large", sizes, classes=10, shown_classes=classes),
+        make_numbered_record(tmp_path, "small", (16, 32, 64), classes=10, shown_classes=classes),
+    ]
+    made = make_film(runs, [RunPictures(), RunPictures()])
+    assert made is not None and made.source == "samples"
+    frames = gif.disassemble_gif(made.content)
+    assert len({frame.data[:9] for frame in frames}) == 1, "all frames have one size"
+
+    samples = [film.list_samples(run) for run in runs]
+    assert film.list_common_numbers(samples)[:9] == wanted
+    for own in samples:
+        assert list_latents([sample._replace(taken=tuple(wanted)) for sample in own]) == [wanted] * len(own)
+
+
+def test_grids_that_show_unknown_latents_make_no_film(tmp_path: Path) -> None:
+    run = make_numbered_record(tmp_path, "a", (16, 32), count=64)
+    other = replace(run, operative=run.operative.replace("count = 64", "count = 50"))
+    assert film.can_use_samples([run, run])
+    assert film.list_samples(other) == [] and not film.can_use_samples([other, other])
+
+
+def test_a_branch_shows_its_trunk_up_to_the_branch_alone(tmp_path: Path) -> None:
+    """The trunk went on; the branch, from the end of the first stage, has fewer grids."""
+    trunk = make_record(tmp_path, "trunk", True)
+    own = make_record(tmp_path, "branch", False)
+    branch = replace(own, trunk=trunk, about={"from": {"run": "trunk", "images": 40}})
+    for path in (branch.folder / "samples").glob("*"):
+        if path.name != "000000100-8x8.png":
+            path.unlink()
+    shown = [(sample.moment, sample.path.parts[-3]) for sample in film.list_samples(branch)]
+    assert shown == [*[((clock, 0), "trunk") for clock in (10, 20, 30, 40)], ((100, 0), "branch")]
+
+    # A trunk with other latents is of no use beside the branch.
+    assert film.can_use_samples([branch, own])
+    reseeded = replace(branch, trunk=replace(trunk, operative=OPERATIVE.format(seed=1)))
+    assert not film.can_use_samples([reseeded, own])
 
 
 def test_other_seeds_or_no_samples_take_checkpoints(tmp_path: Path) -> None:
@@ -325,6 +424,24 @@ def test_legends_list_what_has_a_line() -> None:
     assert [line.get_color() for line in curves.lines] == list(plots.COLOURS[1:3])
     assert list_legend(draw_axes(plots.plot_curves({"a": [], "b": curve}, "FID"))) == []
     assert list_legend(draw_axes(plots.plot_alphas({"a": [[]], "b": [curve, curve], "c": [curve]}, ()))) == ["b", "c"]
+
+
+def test_names_with_an_underscore_are_in_legends() -> None:
+    """Matplotlib leaves out labels that begin with one; the space before it has no width."""
+    curve = [(1, 1.0), (2, 2.0)]
+    summary = plots.summarize_curves([curve, curve])
+    profile = {"share": [0.5], "low": [0.4], "high": [0.6]}
+    drawn = [
+        plots.plot_curves({"_a": curve, "b": curve}, "FID", floors={"_a": curve}),
+        plots.plot_alphas({"_a": [curve], "b": [curve]}, ()),
+        plots.plot_seeds({"_a": [curve, curve], "b": [curve]}, "FID"),
+        plots.plot_bands({"_a": summary, "b": summary}, "FID"),
+        plots.plot_profiles({"thresholds": [1.0], "variants": {"_a": profile, "b": profile}}, "FID", False),
+        plots.plot_bars({"4": {"_a": 1.0, "b": 2.0}}, "pace"),
+    ]
+    for draw in drawn:
+        names = [name.replace("\u200b", "") for name in list_legend(draw_axes(draw))]
+        assert [name for name in names if "floor" not in name] == ["_a", "b"]
 
 
 def test_pairs_are_joined_and_means_are_geometric() -> None:

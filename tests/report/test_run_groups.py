@@ -278,6 +278,17 @@ def test_a_group_is_one_row() -> None:
     assert cost.rows == [["switch = Linear", 3, 5.0], ["switch = Hard", 2, 5.0]]
 
 
+def test_a_recovery_stands_beside_its_growth_alone() -> None:
+    """A fade may end at the clock of the next growth."""
+    rows: list[dict[str, Any]] = [
+        {"images": 20, "at": 10, "event": "fade_end", "from": "4x4", "size": "4x4", "Transition/rms/ema": 0.5},
+        {"images": 20, "at": 10, "event": "growth", "from": "4x4", "size": "8x8", "Transition/rms/ema": 0.5},
+        {"images": 40, "at": 10, "event": "recovery", "Transition/recovery": 30},
+    ]
+    (table,) = transitions_section(isolate_runs([make_run("a", 0, transitions=rows)])).tables
+    assert [(row[2], row[-1]) for row in table.rows] == [("end of fade", None), ("growth", 30)]
+
+
 def state_direction(group: RunGroup, direction: str) -> RunGroup:
     """Return a group whose runs record which values of FID are better."""
     runs = [replace(run, about={**run.about, "directions": {"FID": direction}}) for run in group.runs]

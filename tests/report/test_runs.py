@@ -32,13 +32,24 @@ from pggan_kit.api.prepare import prepare_run
 from pggan_kit.api.sample import draw
 from pggan_kit.api.train import train
 from pggan_kit.errors import RunError, UserError
-from pggan_kit.report import film, write_report
+from pggan_kit.report import _write_figures, film, write_report
+from pggan_kit.report import page as report_page
 from pggan_kit.report.curves_section import curves_section, plot_several_groups, plot_single_run
 from pggan_kit.report.latex import format_latex
-from pggan_kit.report.page import Section, Table, format_cell, render_page
+from pggan_kit.report.page import Group, Section, Table, format_cell, make_file_stem, render_page
 from pggan_kit.report.run_groups import isolate_runs
-from pggan_kit.report.run_pictures import ALPHAS, GRID, STRIP, FadeStrip, RunPictures, choose_alphas, draw_run
-from pggan_kit.report.run_record import RunRecord, name_runs, read_run
+from pggan_kit.report.run_pictures import (
+    ALPHAS,
+    GRID,
+    STRIP,
+    FadeStrip,
+    RunPictures,
+    choose_alphas,
+    draw_moving_settings,
+    draw_reduced,
+    draw_run,
+)
+from pggan_kit.report.run_record import RunRecord, StageRecord, Ticks, name_runs, read_run
 from pggan_kit.report.run_sections import (
     describe_growth_policy,
     fades_section,
@@ -48,6 +59,8 @@ from pggan_kit.report.run_sections import (
 )
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import restore_generator
+from pggan_kit.schedule import ScheduleSettings
+from pggan_plugins import curves
 from pggan_plugins.switches import Linear
 
 
@@ -627,6 +640,52 @@ def test_large_images_are_reduced_as_they_are_drawn(pair: SimpleNamespace, monke
     assert captions[-1] == "16x16, after 40 images"
     assert fades_section([run], [reduced]).groups[0].figures[-1].caption.startswith("stage 2, 16x16: alpha 0, ")
     assert film.take_checkpoints(run, reduced)[-1].size == (16, 16)
+
+
+def test_settings_that_move_are_those_of_the_stage_that_was_trained() -> None:
+    """The first two stages have no budget, and no row."""
+    moving = {4: 7.0, 8: 8.0, 16: curves.Linear(16.0, 0.0, over="stage")}
+    loss = SimpleNamespace(weight=moving, other={4: curves.Linear(7.0, 8.0), 16: 3.0})
+    prepared: Any = SimpleNamespace(built=SimpleNamespace(components={"train.loss": ("", loss)}))
+    settings = ScheduleSettings((4, 8, 16), fade_images=0, stable_images={4: 0, 16: 100}, batch_size=4)
+    stages = [StageRecord(2, 16, 0, 100, None, 1.0)]
+    run = RunRecord("a", Path("a"), None, {}, "", "", Ticks([]), [], stages)
+    drawn = draw_moving_settings(run, prepared, settings.resolve(10, 1, 0))
+    (name,) = [name for name in drawn if name.endswith("weight")]
+    assert drawn[name] == [(clock, pytest.approx(16 - 0.16 * clock)) for clock in range(101)]
+    (name,) = [name for name in drawn if name.endswith("other")]
+    assert {value for _, value in drawn[name]} == {3.0}
+
+
+def test_figures_of_one_name_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = ["looks 硬 - 软", "looks 余弦 - 线性", "looks a - b", "looks a + b", "a_b", "+"]
+    stems = [make_file_stem(title) for title in titles]
+    assert stems == ["looks-硬-软", "looks-余弦-线性", "looks-a-b", "looks-a-b", "a-b", ""]
+    monkeypatch.setattr("pggan_kit.report.render_plot", lambda draw, form, width: draw.encode())
+    figures: list[Any] = [
+        report_page.Figure("", "", "", 1, 1, stem, title) for stem, title in zip(stems, titles, strict=True)
+    ]
+    table = Table(["a"], [[1]], "looks-a-b")
+    _write_figures(tmp_path, [Section("", tables=[table, table], groups=[Group("", "plots", figures)])])
+    written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.pdf")}
+    names = ["looks-硬-软", "looks-余弦-线性", "looks-a-b", "looks-a-b-2", "a-b", "figure"]
+    assert written == {f"{name}.pdf": title for name, title in zip(names, titles, strict=True)}
+    assert sorted(path.name for path in tmp_path.glob("*.tex")) == ["looks-a-b-2.tex", "looks-a-b.tex"]
+
+
+@pytest.mark.parametrize(("shape", "kept"), [((144, 108), (128, 96)), ((189, 135), (128, 91)), ((128, 7), (128, 7))])
+def test_images_of_any_size_are_reduced_to_the_largest(
+    shape: tuple[int, int], kept: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramp = np.arange(shape[0], dtype=np.uint8)[None, :, None, None]
+    monkeypatch.setattr(
+        "pggan_kit.report.run_pictures.draw", lambda *args, **kwargs: np.broadcast_to(ramp, (2, *shape, 1))
+    )
+    generator: Any = SimpleNamespace(size=shape)
+    images, size = draw_reduced(generator, 2, 0)
+    assert (images.shape, size) == ((2, *kept, 1), shape)
+    middles = (np.arange(kept[0]) + 0.5) * shape[0] / kept[0] - 0.5
+    assert np.abs(images[0, :, 0, 0] - middles).max() <= 1
 
 
 def test_strips_have_a_budget(

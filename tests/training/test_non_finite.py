@@ -23,6 +23,7 @@ from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.testing.support import are_equal
 from pggan_kit.training import non_finite as guards
 from pggan_kit.training.measures import DIVERSITY_IMAGES, measure_diversity
@@ -246,6 +247,26 @@ def test_a_run_may_go_back_and_take_other_latents(
     mode(True)
     train_poisoned(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
     assert_same_run(Path("run"), Path("checked"))
+
+
+def test_what_a_growth_showed_is_written_once_where_the_run_goes_back_before_it(train_poisoned: TrainPoisoned) -> None:
+    """The step after the growth at images 8 fails; what was saved is the run's own, which no branch began."""
+    seen: list[bool] = []
+
+    class Watch:
+        @hookimpl
+        def save_state(self) -> dict[str, Any]:
+            return {}
+
+        @hookimpl
+        def load_state(self, run: Any) -> None:
+            seen.append(run.is_new_branch)
+
+    observed = ("train.observers = [@observers.Coherence()]", "observers.Coherence.count = 4")
+    train_poisoned(Poison("loss", (8,), tries=1), "train.non_finite = 'rewind'", *observed, plugins=(Watch(),))
+    places = [(row["at"], row["size"]) for row in JsonLines(Path("run/coherence.jsonl")).read(pytest.fail)]
+    assert places[:2] == [(8, "8x8"), (16, "8x8")] and len(set(places)) == len(places)
+    assert seen == [False]
 
 
 @MODES

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pggan_kit.errors import SettingError
 from pggan_kit.testing import AverageSuite
 from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
 
@@ -32,9 +35,18 @@ class TestPowerFunction(AverageSuite):
         {"widths": ()},
         {"widths": (0.1, 0.1)},
         {"widths": (0.1, 0.3)},
+        {"widths": (1e-200,)},
+        {"widths": (1e-12,)},
+        {"widths": (0.05, 0.05000001)},
         {"snapshots": 0},
         {"snapshots": 1.5},
     )
 
     def make(self) -> PowerFunction:
         return PowerFunction(snapshots=4)
+
+
+@pytest.mark.parametrize("widths", [(1e-200,), (1e-12, 0.1), (0.05, 0.05000001)])
+def test_widths_that_have_no_average_or_no_name_of_their_own_name_their_setting(widths: tuple[float, ...]) -> None:
+    with pytest.raises(SettingError, match=r"^widths must be "):
+        PowerFunction(widths)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.variants import train_once
 
 from pggan_kit.components import Piece
+from pggan_kit.errors import ConfigError
 from pggan_kit.growth.learning import name_pieces
 from pggan_kit.schedule import Position, ScheduleSettings
 from pggan_kit.testing import GrowthPolicySuite
@@ -30,6 +32,16 @@ def ask(policy: Everything, stage: int, spent: int) -> dict[str, float]:
 
 def list_below_1(factors: dict[str, float]) -> dict[str, float]:
     return {name: factor for name, factor in factors.items() if factor != 1}
+
+
+@pytest.mark.parametrize("policy", [FreezeOld, SlowOld, WarmUpNew])
+def test_an_encoder_needs_one_in_the_run(policy: Any) -> None:
+    run: Any = SimpleNamespace(state=SimpleNamespace(encoder=None))
+    policy(nets=["generator", "discriminator"]).before_run(run)
+    with pytest.raises(ConfigError, match=rf"growth\.{policy.__name__}\.nets names the encoder, and there is none"):
+        policy(nets=["generator", "encoder"]).before_run(run)
+    run.state.encoder = object()
+    policy(nets=["generator", "encoder"]).before_run(run)
 
 
 def test_everything_learns() -> None:

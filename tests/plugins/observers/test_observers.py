@@ -54,6 +54,8 @@ class FakeRun:
         self.experiment = SimpleNamespace(tick=200, observers=[], pictures=PictureSettings())
         self.alpha: dict[str, float] = {}
         self.resumed = False
+        self.is_new_branch = False
+        self.files = SimpleNamespace(warn=pytest.fail)
         self.stats: list[dict[str, float]] = []
         self.state = SimpleNamespace(ended=False)
         self.move(0)
@@ -338,6 +340,7 @@ def test_growth_is_named_stable_where_the_switch_is_hard(run: FakeRun, monkeypat
     )
     observer = Growth(count=1)
     begin_run(observer, run)
+    seen.clear()  # of the frame that was measured
     run_tick(observer, run, 600)
     run.move(650).state.fading = False
     run.alpha["generator"] = 1.0
@@ -379,6 +382,42 @@ def test_growth_resumes_with_the_frames_up_to_the_checkpoint(run: FakeRun) -> No
     assert (after[0] == before[0]).all()
     assert (after[1] == before[1]).all()
     assert [f.images for f in gif.disassemble_gif((run.directory / "growth.gif").read_bytes())] == [200, 400, 700]
+
+
+@pytest.mark.parametrize("changed", ["count", "channels"])
+def test_growth_begins_another_film_where_frames_have_another_size(run: FakeRun, changed: str) -> None:
+    """The one so far stays beside it, and so do frames of that size that could not be written."""
+    observer = Growth(count=4)
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    run_tick(observer, run, 400)
+    file = run.directory / "growth.gif"
+    before = file.read_bytes()
+    frame = gif.disassemble_gif(before)[0]
+    saved = {"unwritten": [(300, torch.frombuffer(bytearray(frame.data), dtype=torch.uint8))]}
+
+    other = Growth(count=9 if changed == "count" else 4)
+    if changed == "channels":
+        run.schedule = ScheduleSettings((7, 14), 400, 400, 4, 1000).resolve(100, 5, 0)
+    warnings: list[str] = []
+    run.files.warn = warnings.append
+    begin_run(other, run, images=400)
+    other.load_state(run, saved)
+    run_tick(other, run, 600)
+    run_tick(other, run, 800)
+    assert len(warnings) == 1 and "stays as growth-until-400.gif" in warnings[0]
+    assert (run.directory / "growth-until-400.gif").read_bytes() == before
+    frames = gif.disassemble_gif(file.read_bytes())
+    assert [each.images for each in frames] == [600, 800]
+    (size,) = {each.data[5:9] for each in frames}
+    assert size != frame.data[5:9]
+
+
+def test_frames_of_two_sizes_make_no_gif() -> None:
+    frames = [gif.encode_frame(Image.new("L", (width, 8)), 0) for width in (8, 9)]
+    assert [frame.size for frame in frames] == [(8, 8), (9, 8)]
+    with pytest.raises(ValueError, match=r"frames differ in size \(\[\(8, 8\), \(9, 8\)\]\)"):
+        gif.assemble_gif(frames, [100, 100])
 
 
 def test_an_uninterrupted_growth_equals_a_resumed_one(run: FakeRun) -> None:

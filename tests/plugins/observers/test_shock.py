@@ -66,6 +66,7 @@ class Scripted:
     def __init__(self, folder: Path) -> None:
         self.directory = folder
         self.resumed = False
+        self.is_new_branch = False
         self.alpha = {"generator": 1.0}
         self.files = SimpleNamespace(warn=pytest.fail)
         self.experiment = SimpleNamespace(image_resampling=Area(), precision="float32")
@@ -301,6 +302,14 @@ def test_rows_that_could_not_be_written_are_written_at_the_next_tick(run: Script
     observer.after_run()
     (row,) = run.rows()
     assert (row["images"], row["event"], row["Transition/Loss/generator/after"]) == (44, "growth", 20)
+
+    # A run that goes back after a NaN has them still, and a branch has a file of its own.
+    observer.load_state(run, saved)
+    assert len(observer.save_state()["unwritten"]) == 1
+    run.is_new_branch = True
+    observer.load_state(run, saved)
+    assert observer.save_state()["unwritten"] == []
+    run.is_new_branch = False
 
     (tmp_path / "transitions.jsonl").unlink()
     resumed = TransitionShock(count=2)

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -324,6 +325,41 @@ def test_a_tracker_that_never_answers_ends_no_run(train: Callable[..., Any]) -> 
             assert train(*observe("stand-in"), plugins=(PLUGIN,), run_dir="run").state.images == 40
     finally:
         StandIn.failures = 0
+
+
+def test_what_fails_at_the_end_is_sent_where_the_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the film, then the last numbers; the run has finished all the same."""
+    state = SimpleNamespace(images=40, last_tick=40)
+    run: Any = SimpleNamespace(
+        name="end", directory=tmp_path, resumed=False, schedule=SimpleNamespace(stages=()), state=state
+    )
+    (tmp_path / "growth.gif").write_bytes(b"film")
+    StandIn.statuses.clear()
+
+    def end_run(**points: float) -> None:
+        observer = StandIn()
+        observer.before_run(run)
+        run.resumed = True
+        if points:
+            observer._ticks.add(40, points)
+        observer.after_run(run)
+
+    def fail(*args: Any) -> None:
+        raise OSError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StandIn, "send_film", fail)
+        with pytest.raises(OSError, match="no network"):
+            end_run()
+    StandIn.failures = 1
+    with pytest.raises(OSError, match="no network"):
+        end_run(loss=1.0)
+    end_run(loss=1.0)
+    end_run()
+    assert StandIn.statuses == ["finished"] * 3
+    assert StandIn.runs[read_name(tmp_path, "stand-in")] == [("loss", 40, 1.0), ("Growth", 40, b"film")]
 
 
 def test_a_branch_is_a_run_of_its_own(train: Callable[..., Any], tmp_path: Path) -> None:

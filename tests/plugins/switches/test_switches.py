@@ -59,6 +59,15 @@ def test_staircase_rises_in_equal_steps() -> None:
     assert [curve.count(value) for value in (0.0, 0.25, 0.5, 0.75)] == [25, 25, 25, 25]
 
 
+@pytest.mark.parametrize("fade", [1000, 6400, 60_000])
+def test_staircase_takes_each_step_at_its_place(fade: int) -> None:
+    """Where the products of floats fall short of whole numbers, too: 50 * 0.58 is 28.999999999999996."""
+    for steps in range(1, 101):
+        switch = switches.Staircase(steps)
+        for images in {fade * step // steps for step in range(1, steps)} | {fade - 1}:
+            assert switch.fade_alpha(images / fade) == steps * images // fade / steps, (steps, images)
+
+
 def test_generator_first_fades_one_network_after_the_other() -> None:
     alpha = switches.GeneratorFirst().fade_alpha
     assert [alpha(p, "generator") for p in (0.0, 0.25, 0.5, 0.75)] == [0.0, 0.5, 1.0, 1.0]
