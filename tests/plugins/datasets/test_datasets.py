@@ -673,6 +673,10 @@ class Payload:
         (lambda p: save_array(p, np.zeros((4, 4), np.uint8)), r"holds \(4, 4\); images must be \(n, H, W\)"),
         (lambda p: save_array(p, np.zeros((0, 4, 4), np.uint8)), r"holds \(0, 4, 4\)"),
         (lambda p: save_arrays(p, pictures=COLOUR), "has no array 'images', but 'pictures'"),
+        (
+            lambda p: save_arrays(p, images=np.array(5, np.uint8), labels=np.array([1])),
+            r"holds \(\); images must be \(n, H, W\)",
+        ),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(5, int)), "'labels' must be 6 whole numbers"),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(6)), "'labels' must be 6 whole numbers from 0 up"),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.full(6, -1)), "'labels' must be 6 whole numbers from 0 up"),
@@ -791,10 +795,38 @@ def test_torch_labels(label: Any) -> None:
     assert Torch(Items((torch.zeros(1, 2, 2), label, "more")), classes=3).label(0) == 2
 
 
-@pytest.mark.parametrize("item", [torch.zeros(1, 2, 2), (torch.zeros(1, 2, 2), None), (torch.zeros(1, 2, 2), [1, 2])])
-def test_torch_items_without_a_label(item: Any) -> None:
+@pytest.mark.parametrize("rest", [(), (None,), ([1, 2],), (0.9,), (2.0,), ("2",), (True,), (torch.tensor(1.5),)])
+def test_torch_items_without_a_label(rest: tuple[Any, ...]) -> None:
     with pytest.raises(DataError, match="item 0 has no whole number as its label"):
-        Torch(Items(item), classes=3).label(0)
+        Torch(Items((torch.zeros(1, 2, 2), *rest)), classes=3).label(0)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "F"])
+def test_torch_keeps_the_numbers_of_deep_pictures(mode: str) -> None:
+    numbers = np.arange(96).reshape(8, 12)
+    kind = {"I;16": "<u2", "I;16B": ">u2", "F": "<f4"}[mode]
+    picture = Image.frombytes(mode, (12, 8), numbers.astype(kind).tobytes())
+    image = Torch(Items(picture)).image(0)
+    assert image.dtype.name == np.dtype(kind).name
+    np.testing.assert_array_equal(image[..., 0], numbers)
+
+
+def test_torch_reads_sixteen_bits_of_a_png_whatever_mode_pillow_opens_it_in(tmp_path: Path) -> None:
+    numbers = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        image = Torch(Items(picture)).image(0)
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image[..., 0], numbers)
+
+
+def test_torch_pictures_that_are_truncated_are_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    picture = Image.open(io.BytesIO(content[: len(content) // 2]))
+    with pytest.raises(DataError, match=r"^item 0: \S"):
+        Torch(Items(picture)).image(0)
 
 
 @pytest.mark.parametrize(
