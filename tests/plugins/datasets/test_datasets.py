@@ -366,6 +366,15 @@ def test_odd_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(wide[:, 6:18], gradient(8, 12))
 
 
+def test_bars_count_towards_the_limit_of_pixels(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.zeros((1, 40, 3), np.uint8))
+    assert read_only_image(tmp_path, fit="pad", max_pixels=1600).shape == (40, 40, 3)
+    with pytest.raises(DataError, match=r"is 1x40 pixels, and with bars 40x40, above the limit of 1599 pixels"):
+        read_only_image(tmp_path, fit="pad", max_pixels=1599)
+    with pytest.raises(SkipImage):
+        read_only_image(tmp_path, fit="pad", max_pixels=1599, on_error="skip")
+
+
 def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
     for number, name in enumerate(["cat/b.png", "cat/a.png", "ant/deep/z.png", "dog/a.png"]):
         save(tmp_path / name, np.full((4, 4, 3), number, np.uint8))
@@ -594,6 +603,8 @@ def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: 
         ({"fit": "padd"}, r"^fit must be 'crop' or 'pad', not 'padd' \(did you mean 'pad'\?\)"),
         ({"background": "whit"}, r"^background must be a colour like 'white' or '#ffcc00', not 'whit'"),
         ({"background": 3}, r"^background must be"),
+        ({"background": "#fff0"}, r"^background must be a colour without opacity, such as '#ffcc00', not '#fff0'"),
+        ({"background": "#ffffff80"}, r"^background must be a colour without opacity"),
         ({"on_error": "ignore"}, r"^on_error must be 'stop' or 'skip', not 'ignore'"),
         ({"max_pixels": 0}, r"^max_pixels must be a whole number in \[1, 178956970\], not 0"),
         ({"max_pixels": 10**9}, r"^max_pixels must be"),
