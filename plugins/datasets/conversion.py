@@ -59,7 +59,7 @@ def parse_value_range(value_range: object) -> tuple[float, float]:
     message = f"must be (low, high), e.g. (0, 1) or (-1, 1), not {value_range!r}"
     try:
         low, high = (float(value) for value in value_range)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingError("value_range", message) from None
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise SettingError("value_range", message)

@@ -610,6 +610,7 @@ def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: 
         ({"max_pixels": 10**9}, r"^max_pixels must be"),
         ({"value_range": (5, 5)}, r"^value_range must be \(low, high\), .*, not \(5, 5\)"),
         ({"value_range": (0, float("inf"))}, r"^value_range must be"),
+        ({"value_range": (0, 10**400)}, r"^value_range must be"),
         ({"value_range": 4095}, r"^value_range must be"),
     ],
 )
