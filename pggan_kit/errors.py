@@ -3,9 +3,9 @@
 Any other exception that reaches the user is a bug, here or in a plugin.
 """
 
-import math
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -189,7 +189,8 @@ def check_finite(name: str, value: Checked) -> None:
         SettingError: The value is infinite, NaN, or no number.
     """
     for number in _numbers_of(value):
-        if not (_is_number(number) and math.isfinite(number)):
+        # Whole numbers may be larger than any float.
+        if not (_is_number(number) and abs(number) <= sys.float_info.max):
             raise SettingError(name, f"must be finite, and is {number!r}")
 
 

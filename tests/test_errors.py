@@ -43,6 +43,7 @@ def test_what_is_large_enough_is_taken(value: Any) -> None:
         (lambda: check_between("x", 0, 0, 1, low_included=False), "x must be in (0, 1], and is 0"),
         (lambda: check_between("x", math.nan, 0, 1, instead="None"), "x must be in [0, 1], or None, and is nan"),
         (lambda: check_finite("x", -math.inf), "x must be finite, and is -inf"),
+        (lambda: check_finite("x", 10**400), f"x must be finite, and is {10**400}"),
         (lambda: check_choice("x", "Stop", ("stop", "skip")), "x must be 'stop' or 'skip', not 'Stop' (did you mean "),
         (lambda: check_choice("x", "zzz", ("a",)), "x must be 'a', not 'zzz'"),
     ],

@@ -16,7 +16,8 @@ from pggan_kit.config.object_components import components_from_objects
 from pggan_kit.config.path_settings import make_paths_absolute
 from pggan_kit.data.recorded import RecordedDataset
 from pggan_kit.data.sampler import Data
-from pggan_kit.errors import RunError, quote_path, require_list
+from pggan_kit.errors import RunError, UnforeseenError, quote_path, require_list
+from pggan_kit.plugin_host.failures import explain_unforeseen
 from pggan_kit.plugin_host.loading import Plugins, load_plugins
 from pggan_kit.runs.checkpoint_identity import Identity, identify_experiment, identify_networks, merge_other_settings
 from pggan_kit.runs.checkpoints import Say
@@ -96,17 +97,19 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
 
     Raises:
         RunError: there is no such file, or no importer reads it.
+        UnforeseenError: an importer failed in a way that nobody foresaw, and no other one reads the file.
     """
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
 
     # The first importer that knows the file reads it; another project may have files of the same suffix.
     importers = plugins.list_importers()
-    refusals = []
+    refusals: list[RunError | UnforeseenError] = []
     for importer in importers:
         try:
-            foreign = importer.read(path)
-        except RunError as error:
+            with explain_unforeseen(f"reading {path} by the importer of {importer.name}", {}):
+                foreign = importer.read(path)
+        except (RunError, UnforeseenError) as error:
             refusals.append(error)
             continue
         if foreign is not None:

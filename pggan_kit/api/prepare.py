@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 
 from pggan_kit.components import Dataset, ImageMetric
@@ -16,7 +17,13 @@ from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
 from pggan_kit.config.path_settings import make_paths_absolute
-from pggan_kit.data.contents import check_stages, get_class_names, list_content_warnings
+from pggan_kit.data.contents import (
+    check_classes,
+    check_stages,
+    get_class_names,
+    list_content_warnings,
+    number_classes,
+)
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
@@ -88,11 +95,14 @@ class Prepared:
 
         Raises:
             ConfigError: a schedule that does not fit the data, the networks or the number of processes.
+            DataError: data sets that do not fit the schedule or each other, or have too many classes.
         """
         experiment = self.built.experiment
-        schedule = self.resolve_schedule()
         dataset = experiment.dataset
+        check_classes(dataset)
+        schedule = self.resolve_schedule()
         get_class_names(dataset)
+        self.number_evaluated_classes()
         for each in (dataset, experiment.evaluation.dataset):
             check_stages(each, schedule.stages)
         self.check_pictures(schedule)
@@ -149,6 +159,24 @@ class Prepared:
             self.built.experiment.pictures.check_channels(schedule.stages[0].image_channels)
         except SettingError as error:
             raise ConfigError(f"pictures.{error}") from None
+
+    def number_evaluated_classes(self) -> np.ndarray | None:
+        """Return the training data's number of each class of the evaluation's data.
+
+        Returns:
+            int64 (number of classes); None where the generator is given no labels, or there are no such data.
+
+        Raises:
+            DataError: their labels are not those of the training data; see `number_classes`.
+        """
+        experiment = self.built.experiment
+        dataset = experiment.evaluation.dataset
+        if dataset is None or not experiment.dataset.classes:
+            return None
+        if not experiment.find_architecture("generator").conditional:
+            return None
+        check_classes(dataset)
+        return np.array(number_classes(dataset, experiment.dataset), np.int64)
 
     def identify_networks(self, schedule: Schedule) -> Identity:
         """Return what decides which function the weights of this experiment's networks are."""
@@ -245,10 +273,14 @@ class Prepared:
         name = f"{data.fingerprint} {settings.filter}"
         if not data.values.is_plain:
             name += f" {data.values}"
+        numbers = self.number_evaluated_classes()
         reals = {}
         for stage in stages:
             size = (stage.height, stage.width)
-            reals[size] = RealSet(*data.level(size), name)
+            images, labels = data.level(size)
+            if numbers is not None and labels is not None:
+                labels = numbers[labels]
+            reals[size] = RealSet(images, labels, name)
         keeper = DescriptionCache(cache_folder(settings.cache) / "descriptions")
         return Evaluator(metrics, experiment.evaluation, reals.__getitem__, keeper, device, data.values)
 

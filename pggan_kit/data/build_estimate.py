@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pggan_kit.components import Dataset
-from pggan_kit.data.image_kinds import find_image_kind
+from pggan_kit.data.image_kinds import check_image, find_image_kind
 from pggan_kit.data.resizing import resize_to_all
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import SkipImage
@@ -57,7 +57,8 @@ def estimate_build(dataset: Dataset, settings: DataSettings, sizes: Iterable[Siz
     done = 0
     for i in range(step // 2, total, step):
         try:
-            for _ in resize_to_all(dataset.image(i), distinct, settings.filter):
+            image = check_image(dataset, dataset.image(i), i, kind)
+            for _ in resize_to_all(image, distinct, settings.filter):
                 pass
         except SkipImage:
             pass

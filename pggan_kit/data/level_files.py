@@ -283,7 +283,7 @@ def _view_first_half(digests: np.ndarray) -> np.ndarray:
 def list_sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:
     """Yield the name of each data set that a folder has copies of, and all of its files but the lock."""
     by_source: dict[str, list[Path]] = {}
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(folder):
             source = entry.name.lstrip(".").split("-")[0]
             if len(source) == SOURCE_DIGITS and set(source) <= set("0123456789abcdef"):

@@ -22,6 +22,7 @@ from pggan_kit.data.array_files import ArrayWriter, explain_disk_errors, lock_fi
 from pggan_kit.data.build_journal import Journal, Progress
 from pggan_kit.data.census import Census, take_census
 from pggan_kit.data.constant_channels import describe_constant_channels
+from pggan_kit.data.contents import check_classes
 from pggan_kit.data.image_kinds import ImageKind, find_image_kind
 from pggan_kit.data.level_files import (
     ROW_WORDS,
@@ -84,8 +85,8 @@ class Pyramid:
         fingerprint: Fingerprint of the data set.
 
     Raises:
-        DataError: The data set has no images or one that cannot be used, a label is out of range, or the cache folder
-            cannot be written.
+        DataError: The data set has no images or one that cannot be used, too many classes or a label that is out of
+            range, or the cache folder cannot be written.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Pyramid:
     ) -> None:
         if len(dataset) == 0:
             raise DataError("the data set holds no images")
+        check_classes(dataset)
         self.folder = cache_folder(settings.cache) / "pyramids"
         self.fingerprint = dataset.fingerprint() if fingerprint is None else fingerprint
         # Checkpoints note it, and one that notes something else could not be loaded.

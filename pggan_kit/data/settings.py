@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,9 @@ def _parse_pair(pair: Any, wrong: SettingError) -> Range:
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         raise wrong
     for number in pair:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+        # Whole numbers may be larger than any float.
+        if not is_number or not abs(number) <= sys.float_info.max:
             raise wrong
     low, high = float(pair[0]), float(pair[1])
     if low >= high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -159,10 +160,14 @@ def _find_ranges(images: np.ndarray, parsed: Sequence[Any]) -> Sequence[Range]:
 
 def _measure_percentiles(numbers: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     """Return percentiles of a channel (n, h, w): of all whole numbers, or of floats at even distances."""
-    step = 1
     if numbers.dtype.kind == "f":
-        step = max(1, -(-numbers.size // DRAWN_NUMBERS))
-        drawn = np.concatenate([piece.reshape(-1)[::step] for _, piece in _split_rows(numbers)])
+        # A step that divides the rows or the images would draw the same columns or pixels alone.
+        pixels = numbers[0].size
+        step = -(-numbers.size // DRAWN_NUMBERS)
+        while math.gcd(step, pixels) > 1:
+            step += 1
+        pieces = [piece.reshape(-1)[-first * pixels % step :: step] for first, piece in _split_rows(numbers)]
+        drawn = np.concatenate(pieces)
         return np.percentile(drawn.astype(np.float64), shares)
 
     limits = np.iinfo(numbers.dtype)

@@ -43,6 +43,8 @@ class Arrays:
         images, self._labels = _load_arrays(self._path)
         check_image_type(images.dtype, self._path)
         self._images, self._layout = _arrange_as_nhwc(images, layout, self._path)
+        if self._labels is not None:
+            check_label_array(self._labels, len(images), self._path)
 
         # One class for all says nothing, and a file's labels cannot be switched off.
         self.classes = 0
@@ -80,10 +82,10 @@ class Arrays:
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Load the images and, if there are any, the labels (n,).
+    """Load the images and, if there are any, the labels.
 
     Raises:
-        DataError: A file that does not exist or cannot be read, or labels that do not fit the images.
+        DataError: A file that does not exist or cannot be read.
     """
     if not path.is_file():
         raise DataError(f"no file {path}: set datasets.Arrays.file to an .npy or .npz file")
@@ -95,16 +97,11 @@ def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         with content:
             if "images" not in content:
                 raise DataError(f"{path} has no array 'images', but {', '.join(map(repr, content)) or 'nothing'}")
-            images = content["images"]
-            labels = content.get("labels")
+            return content["images"], content.get("labels")
     except DataError:
         raise
     except Exception as error:  # a corrupt file can raise nearly anything
         raise DataError(f"{path} cannot be read as an .npy or .npz file of plain arrays: {error}") from error
-
-    if labels is not None:
-        check_label_array(labels, len(images), path)
-    return images, labels
 
 
 def check_image_type(kind: np.dtype[Any], place: object) -> None:

@@ -16,12 +16,15 @@ def parse_colour(background: str, channels: int) -> tuple[int, ...]:
     """Return a colour in CSS notation (`white`, `#ffcc00`) as 1 (luma) or 3 channels, in [0, 255].
 
     Raises:
-        SettingError: A `background` that is no such colour.
+        SettingError: A `background` that is no such colour, or that has an opacity.
     """
     try:
-        red, green, blue = ImageColor.getrgb(background)[:3]
+        colour = ImageColor.getrgb(background)
     except (ValueError, AttributeError, TypeError):
         raise SettingError("background", f"must be a colour like 'white' or '#ffcc00', not {background!r}") from None
+    if len(colour) != 3:
+        raise SettingError("background", f"must be a colour without opacity, such as '#ffcc00', not {background!r}")
+    red, green, blue = colour
     if channels == 3:
         return red, green, blue
     return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16,)
@@ -56,7 +59,7 @@ def parse_value_range(value_range: object) -> tuple[float, float]:
     message = f"must be (low, high), e.g. (0, 1) or (-1, 1), not {value_range!r}"
     try:
         low, high = (float(value) for value in value_range)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingError("value_range", message) from None
     if not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise SettingError("value_range", message)

@@ -80,7 +80,7 @@ def _read_table(path: Path, file_column: str, label_column: str | None) -> tuple
     """Return the paths and the labels of a table.
 
     Raises:
-        DataError: There is no such file, it is no such table, or a path or label is missing.
+        DataError: There is no such file, it is no such table, or a path or label is missing or cannot be used.
         SettingError: It lacks a column.
     """
     if not path.is_file():
@@ -94,6 +94,9 @@ def _read_table(path: Path, file_column: str, label_column: str | None) -> tuple
             columns = list(table.fieldnames or [])
             if not columns:
                 raise DataError(f"{path} is empty: its first line must have the names of the columns")
+            repeated = sorted({name for name in columns if columns.count(name) > 1})
+            if repeated:
+                raise DataError(f"{path} has several columns {repeated[0]!r}: give each a name of its own")
             check_choice("file_column", file_column, columns)
             if label_column is not None:
                 check_choice("label_column", label_column, columns)
@@ -101,6 +104,10 @@ def _read_table(path: Path, file_column: str, label_column: str | None) -> tuple
             # Each line has a picture of its own.
             for row in table:
                 where = f"{path}, line {table.line_num},"
+                if None in row:
+                    raise DataError(
+                        f"{where} has more cells than there are columns: quote cells that hold {delimiter!r}"
+                    )
                 name = _read_path(row, file_column, where)
                 if name in line_of:
                     raise DataError(f"{where} names {name} again, as line {line_of[name]} does: leave one of them")
@@ -117,11 +124,13 @@ def _read_path(row: Mapping[str, str | None], column: str, where: str) -> str:
     """Return the path in a line, with slashes: Windows' tools write backslashes.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or it is the path of no file.
     """
     name = (row[column] or "").strip().replace("\\", "/")
     if not name:
         raise DataError(f"{where} has no path in the column {column!r}: add it, or remove the line")
+    if "\0" in name:
+        raise DataError(f"{where} has a path with a NUL, which no file has: {name!r}")
     return name
 
 

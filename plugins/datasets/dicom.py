@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,10 +144,12 @@ class DicomReader:
                 its own is asked for, or has numbers that the type does not hold.
         """
         content = self._open(source, name, header_only=False)
-        self._require_one_gray_image(content, name)
         try:
+            self._require_one_gray_image(content, name)
             stored = content.pixel_array
             values = np.asarray(self._pixels.apply_modality_lut(stored, content), np.float64)
+        except DataError:
+            raise
         except Exception as error:  # a corrupt file can raise nearly anything
             raise DataError(f"{name}: its pixels cannot be decoded ({error})") from error
         if values.ndim != 2 or not np.isfinite(values).all():
@@ -246,10 +249,14 @@ class DicomReader:
         """
         if isinstance(self._window, tuple):
             return *self._window, "LINEAR"
-        centre = _get_first(content, "WindowCenter")
-        width = _get_first(content, "WindowWidth")
+        try:
+            centre = _get_first(content, "WindowCenter")
+            width = _get_first(content, "WindowWidth")
+        except Exception as error:  # a corrupt file can raise nearly anything
+            raise DataError(f"{name}: its window cannot be read ({error})") from error
         function = str(getattr(content, "VOILUTFunction", "") or "LINEAR")
-        if centre is None or width is None or function not in ("LINEAR", "LINEAR_EXACT") or width < 1:
+        is_linear = function in ("LINEAR", "LINEAR_EXACT")
+        if centre is None or width is None or not is_linear or not math.isfinite(centre) or not 1 <= width < math.inf:
             raise DataError(
                 f"{name}: names no window of a linear function: set datasets.DICOM.window = (centre, width)"
             )
@@ -272,7 +279,7 @@ def parse_dicom_window(window: object) -> tuple[float, float] | str | None:
     )
     try:
         centre, width = (float(value) for value in window)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SettingError("window", message) from None
     if not (np.isfinite(centre) and np.isfinite(width) and width >= 1):
         raise SettingError("window", message)

@@ -23,6 +23,7 @@ class Framing:
         fit: `crop` or `pad`.
         background: Colour of bars, in CSS notation.
         channels: Number of channels of the pictures.
+        max_pixels: Maximum number of pixels of a picture with its bars.
 
     Attributes:
         settings: What changes a picture.
@@ -31,23 +32,31 @@ class Framing:
         SettingError: An argument out of range.
     """
 
-    def __init__(self, size: int | Sequence[int] | None, fit: str, background: str, channels: int) -> None:
+    def __init__(
+        self, size: int | Sequence[int] | None, fit: str, background: str, channels: int, max_pixels: int
+    ) -> None:
         check_choice("fit", fit, ("crop", "pad"))
         self._background = parse_colour(background, channels)
         self._size = _parse_size(size)
         self._fit = fit
+        self._max_pixels = max_pixels
         self.settings: list[Any] = [self._size, fit]
 
     def apply(self, image: np.ndarray, name: str) -> np.ndarray:
         """Crop or pad an image (H, W, C) to the size asked for.
 
         Raises:
-            DataError: An image that is too small to be cropped.
+            DataError: An image that is too small to be cropped, or would have too many pixels with its bars.
         """
         height, width = image.shape[:2]
 
         if self._fit == "pad":
             size = _find_padded_size(height, width, self._size or (1, 1))
+            if size[0] * size[1] > self._max_pixels:
+                raise DataError(
+                    f"{name}: is {height}x{width} pixels, and with bars {size[0]}x{size[1]}, above the limit of "
+                    f"{self._max_pixels} pixels"
+                )
             padded = np.empty((*size, image.shape[2]), np.uint8)
             padded[:] = self._background
             _view_centre(padded, (height, width))[:] = image

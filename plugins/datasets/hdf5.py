@@ -166,7 +166,7 @@ def _find_layout(shape: tuple[int, ...], layout: str, where: str) -> str:
 
 
 def _read_labels(labels: Any, count: int, name: str, where: str) -> np.ndarray:
-    """Return the class number of each image, int64 (n,); axes of one entry are dropped.
+    """Return the class number of each image (n,); axes of one entry are dropped.
 
     Raises:
         DataError: They are no class numbers, or not one for each image.
@@ -178,4 +178,4 @@ def _read_labels(labels: Any, count: int, name: str, where: str) -> np.ndarray:
     if numbers.size == count and numbers.shape[:1] == (count,):
         numbers = numbers.reshape(count)
     check_label_array(numbers, count, where, name)
-    return numbers.astype(np.int64)
+    return numbers

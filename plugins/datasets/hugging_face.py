@@ -21,8 +21,8 @@ class HuggingFace:
     """An image data set that `datasets.load_dataset` can load. Needs the extra `huggingface`.
 
     A column of pictures is read as `datasets.ImageFolder` reads files. A column of numbers, such as `Array3D`, gives
-    A column of pictures is read as `datasets.ImageFolder` reads files. A column of numbers, such as Array3D, gives
-    float32; other floats become float32. `data.value_range` says which numbers become -1 and 1.
+    images of any number of channels. Its numbers are kept as they are: uint8, uint16, int16 or float32; other floats
+    become float32. `data.value_range` says which numbers become -1 and 1.
 
     Args:
         path: The name on the hub, or a local folder.

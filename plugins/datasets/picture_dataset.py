@@ -74,8 +74,8 @@ def read_as_pictures(
         SettingError: A setting out of range.
     """
     check_channels(channels)
-    framing = Framing(size, fit, background, channels)
     check_max_pixels(max_pixels)
+    framing = Framing(size, fit, background, channels, max_pixels)
     reader = PictureReader(channels, background, max_pixels, parse_window(value_range))
     return Reading(reader, parse_on_error(on_error), framing)
 

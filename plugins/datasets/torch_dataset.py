@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pggan_kit import DataError, SettingError, check_at_least
 from pggan_kit.pictures import GRAY_MODES, PictureReader
@@ -21,9 +22,10 @@ class Torch:
     """A map-style torch data set whose items are an image, or a tuple of image, label and anything else.
 
     An image is a Pillow image (gray modes become 1 channel, all others 3, transparency is put on white), or a tensor
-    (C, H, W) or (H, W) with any number of channels. A tensor's numbers are kept as they are: uint8, uint16, int16 or
-    float32; other floats become float32. `data.value_range` says which numbers become -1 and 1. An image must be the
-    same each time: random augmentation belongs elsewhere. Items are fetched by one thread at a time.
+    (C, H, W) or (H, W) with any number of channels. The numbers of a tensor, and of a gray Pillow image of 16 bits or
+    of floats, are kept as they are: uint8, uint16, int16 or float32; other floats become float32. `data.value_range`
+    says which numbers become -1 and 1. An image must be the same each time: random augmentation belongs elsewhere.
+    Items are fetched by one thread at a time.
 
     Args:
         dataset: The data set, with `__len__` and `__getitem__`.
@@ -54,7 +56,7 @@ class Torch:
         """Return image i (H, W, C), of the item's type.
 
         Raises:
-            DataError: An item that holds no image.
+            DataError: An item that holds no image, or one that is corrupt.
         """
         return self._convert_image(self._fetch_item(i)[0], f"item {i}")
 
@@ -93,20 +95,25 @@ class Torch:
             label = item[1]
             if isinstance(label, (torch.Tensor, np.generic)):
                 label = label.item()
-            return int(label)
+            if isinstance(label, bool):
+                raise TypeError
+            return operator.index(label)
         except (IndexError, TypeError, ValueError, RuntimeError):
             raise DataError(
                 f"item {i} has no whole number as its label: give (image, label), or set classes = 0"
             ) from None
 
     def _convert_image(self, image: Any, name: str) -> np.ndarray:
-        """Convert a Pillow image to uint8 (H, W, C), or a tensor to an array of its type.
+        """Convert a Pillow image or a tensor to an array (H, W, C).
 
         Raises:
-            DataError: Another type or shape.
+            DataError: Another type or shape, or a picture that is corrupt.
         """
         if isinstance(image, Image.Image):
-            return PictureReader(1 if image.mode in GRAY_MODES else 3).convert(image)
+            try:
+                return _convert_picture(image)
+            except Exception as error:  # a corrupt file can raise nearly anything
+                raise DataError(f"{name}: {error}") from error
 
         if not isinstance(image, torch.Tensor) or image.ndim not in (2, 3) or not image.numel():
             given = tuple(image.shape) if isinstance(image, torch.Tensor) else type(image).__name__
@@ -116,3 +123,15 @@ class Torch:
         if image.dtype == torch.bfloat16:
             image = image.float()
         return np.asarray(image.detach().cpu().reshape(-1, *image.shape[-2:]).permute(1, 2, 0))
+
+
+def _convert_picture(picture: Image.Image) -> np.ndarray:
+    """Convert a Pillow image to numbers (H, W, 1) of its mode where it is gray and deep, or else to uint8 (H, W, C)."""
+    if not picture.mode.startswith("I;16") and picture.mode not in ("I", "F"):
+        return PictureReader(1 if picture.mode in GRAY_MODES else 3).convert(picture)
+
+    numbers = np.asarray(ImageOps.exif_transpose(picture))
+    # Older versions of Pillow open 16-bit gray PNGs in the 32-bit mode I.
+    if picture.mode == "I" and picture.format == "PNG":
+        numbers = numbers.astype(np.uint16)
+    return numbers[..., None]

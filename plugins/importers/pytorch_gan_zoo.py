@@ -18,6 +18,7 @@ What its networks compute, and what becomes of it here:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,10 +154,10 @@ class _Checkpoint:
             self.average = self._read_network(content, "avgG")
 
         # What is known of them beside their weights.
-        self.equalized = bool(settings.get("equalizedlR", True))
-        self.leak = float(settings.get("leakyReluLeak", DEFAULT_LEAK))
+        self.equalized = self._read_switch("equalizedlR")
+        self.leak = self._read_number("leakyReluLeak", DEFAULT_LEAK)
         self.loss = settings.get("lossCriterion", "WGANGP")
-        self.old_share = float(settings.get("alpha", 0.0))
+        self.old_share = self._read_number("alpha", 0.0)
         self.channels = self._list_channels()
         self._require_expressible()
 
@@ -165,13 +166,28 @@ class _Checkpoint:
         weights = content[name]
         if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
             raise self._fail(f"{name} is no state dict of tensors")
-        return {key.replace(".module.", "."): value.detach() for key, value in weights.items()}
+        return {str(key).replace(".module.", "."): value.detach() for key, value in weights.items()}
+
+    def _read_switch(self, name: str) -> bool:
+        """Return a setting that is True or False, and True where there is none."""
+        value = self.settings.get(name, True)
+        if not isinstance(value, bool):
+            raise self._fail(f"its {name} is {value!r}, and must be True or False")
+        return value
+
+    def _read_number(self, name: str, default: float) -> float:
+        """Return a setting that is a finite number of at least 0."""
+        value = self.settings.get(name, default)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= sys.float_info.max:
+            raise self._fail(f"its {name} is {value!r}, and must be a finite number of at least 0")
+        return float(value)
 
     def _list_channels(self) -> list[int]:
         """Return the number of maps of each scale."""
         counts = [len(self._take(self.generator, "groupScale0.0.weight"))]
         while f"scaleLayers.{len(counts) - 1}.0.weight" in self.generator:
-            counts.append(len(self.generator[f"scaleLayers.{len(counts) - 1}.0.weight"]))
+            counts.append(len(self._take(self.generator, f"scaleLayers.{len(counts) - 1}.0.weight")))
         return counts
 
     def _require_expressible(self) -> None:
@@ -182,15 +198,15 @@ class _Checkpoint:
                 "its networks are conditioned on attributes (attribKeysOrder), whose codes are normalised together "
                 "with the latents: no architecture here does that"
             )
-        if not self.settings.get("perChannelNormalization", True):
+        if not self._read_switch("perChannelNormalization"):
             raise self._fail("perChannelNormalization is False, with which that project's own generator cannot run")
 
         # Settings that are out of range.
-        if self.loss not in LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
             raise self._fail(f"its lossCriterion {self.loss!r} is unknown; known ones are {', '.join(LOSSES)}")
-        if not 0 <= self.leak < 1:
+        if self.leak >= 1:
             raise self._fail(f"its leakyReluLeak is {self.leak:g}, and must be in [0, 1)")
-        if not 0 <= self.old_share <= 1:
+        if self.old_share > 1:
             raise self._fail(f"its alpha is {self.old_share:g}, and must be in [0, 1]")
         outputs = len(self._take(self.discriminator, "decisionLayer.weight"))
         if outputs != 1:
@@ -238,7 +254,7 @@ class _Checkpoint:
         if bridged["discriminator"]:
             discriminator_layers.append(_Layer(f"fromRGBLayers.{last - 1}", "bridge.old_from_image.0"))
         discriminator = self._convert_layers(self.discriminator, discriminator_layers)
-        discriminator["head.dense.weight"] = _reorder_pixels_first(discriminator["head.dense.weight"])
+        discriminator["head.dense.weight"] = self._reorder_pixels_first(discriminator["head.dense.weight"])
 
         return ForeignNetworks(
             config=self._write_config(),
@@ -264,8 +280,20 @@ class _Checkpoint:
         converted = self._convert_layers(weights, layers)
         # The first layer's bias belongs to the stem here.
         bias = converted.pop("stem.dense.bias")
-        converted["stem.bias"] = bias.view(self.channels[0], BASE_SIZE, BASE_SIZE)
+        converted["stem.bias"] = self._view(bias, "formatLayer.bias", self.channels[0], BASE_SIZE, BASE_SIZE)
         return converted
+
+    def _reorder_pixels_first(self, weight: Tensor) -> Tensor:
+        """Return the weight of a dense layer that reads maps pixel by pixel, of one that reads them map by map."""
+        outputs = len(weight)
+        maps = self._view(weight, "groupScaleZero.1.weight", outputs, -1, BASE_SIZE, BASE_SIZE)
+        return maps.permute(0, 2, 3, 1).reshape(outputs, -1)
+
+    def _view(self, tensor: Tensor, name: str, *shape: int) -> Tensor:
+        try:
+            return tensor.reshape(shape)
+        except RuntimeError:
+            raise self._fail_at(tensor, name) from None
 
     def _convert_layers(self, weights: Mapping[str, Tensor], layers: Iterable[_Layer]) -> dict[str, Tensor]:
         """Return the weights and biases with which layers here compute what those there compute."""
@@ -284,7 +312,12 @@ class _Checkpoint:
     def _take(self, weights: Mapping[str, Tensor], name: str) -> Tensor:
         if name not in weights:
             raise self._fail(f"it lacks the tensor {name}: it is of other networks than the progressive GAN")
-        return weights[name]
+        tensor = weights[name]
+        # Convolutions and dense layers, and a bias for each output.
+        axes = (1,) if name.endswith(".bias") else (2, 4)
+        if tensor.ndim not in axes or not tensor.numel():
+            raise self._fail_at(tensor, name)
+        return tensor
 
     def _list_notes(self) -> list[str]:
         """Return what users should know of it."""
@@ -332,7 +365,7 @@ class _Checkpoint:
             "averages.PerUpdate.decay = 0.999",
             "train.generator_optimizer = @g/optimizers.Adam()",
             "train.discriminator_optimizer = @d/optimizers.Adam()",
-            f"optimizers.Adam.lr = {float(self.settings.get('learningRate', 0.001))!r}",
+            f"optimizers.Adam.lr = {self._read_number('learningRate', 0.001)!r}",
             *self._write_loss(),
         ]
         return "\n".join(lines) + "\n"
@@ -340,9 +373,9 @@ class _Checkpoint:
     def _write_loss(self) -> list[str]:
         name = LOSSES[self.loss]
         lines = [f"train.loss = @losses.{name}()"]
-        penalty = float(self.settings.get("lambdaGP", 0.0))
-        drift = float(self.settings.get("epsilonD", 0.0))
-        r1 = float(self.settings.get("logisticGradReal", 0.0))
+        penalty = self._read_number("lambdaGP", 0.0)
+        drift = self._read_number("epsilonD", 0.0)
+        r1 = self._read_number("logisticGradReal", 0.0)
         penalties = []
         if penalty > 0:
             penalties.append("@penalties.GradientPenalty()")
@@ -356,12 +389,9 @@ class _Checkpoint:
             lines.append(f"penalties.R1.weight = {2 * r1!r}")
         return [*lines, f"losses.{name}.penalties = [{', '.join(penalties)}]"]
 
+    def _fail_at(self, tensor: Tensor, name: str) -> RunError:
+        shape = tuple(tensor.shape)
+        return self._fail(f"the tensor {name} has the shape {shape}: it is of other networks than the progressive GAN")
+
     def _fail(self, reason: str) -> RunError:
         return RunError(f"{self.path}, a checkpoint of {PROJECT}, cannot be imported: {reason}")
-
-
-def _reorder_pixels_first(weight: Tensor) -> Tensor:
-    """Return the weight of a dense layer that reads maps pixel by pixel, of one that reads them map by map."""
-    outputs = len(weight)
-    maps = weight.view(outputs, -1, BASE_SIZE, BASE_SIZE)
-    return maps.permute(0, 2, 3, 1).reshape(outputs, -1)

@@ -354,6 +354,57 @@ def test_held_out_images_of_another_kind(rejected: Callable[..., str], tmp_path:
     )
 
 
+class NamedClasses:
+    """A data set whose classes have names; image i is of class i modulo their number."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.class_names = list(names)
+        self.classes = len(names)
+
+    def __len__(self) -> int:
+        return 12
+
+    def image(self, i: int) -> np.ndarray:
+        return np.full((16, 16, 1), 10 * i, np.uint8)
+
+    def label(self, i: int) -> int:
+        return i % self.classes
+
+    def fingerprint(self) -> str:
+        return f"named {self.class_names}"
+
+
+def prepare_named(tiny: Callable[..., str], names: Sequence[str]) -> api.Prepared:
+    """Return an experiment with the classes cat, dog and fish, which is evaluated on data with other ones."""
+    lines = [
+        "train.dataset = @datasets.Named()",
+        "datasets.Named.names = ('cat', 'dog', 'fish')",
+        "evaluation.dataset = @held/datasets.Named()",
+        f"held/datasets.Named.names = {names!r}",
+        "architectures.PGGAN.conditioning = 'projection'",
+        "schedule.sizes = (4,)",
+    ]
+    return api.prepare(tiny(*METRICS, *lines), plugins=[STUB, PARTS, Component("datasets", "Named", NamedClasses)])
+
+
+def test_labels_of_held_out_images_are_classes_of_the_training_data(tiny: Callable[..., str]) -> None:
+    prepared = prepare_named(tiny, ("cat", "fish"))
+    stage = prepared.schedule().stages[0]
+    evaluator = prepared.evaluator([stage], torch.device("cpu"))
+    assert evaluator is not None
+    labels = evaluator.labels((4, 4))
+    rows = np.random.Generator(np.random.PCG64(derive(0, "evaluation"))).permutation(12)[:5]
+    assert labels is not None and labels.tolist() == [(0, 2)[row % 2] for row in rows]
+
+
+@pytest.mark.parametrize("names", [(), ("ant", "cat")])
+def test_held_out_images_of_other_classes_are_refused_by_every_command(
+    names: Sequence[str], tiny: Callable[..., str]
+) -> None:
+    with pytest.raises(DataError, match=r"evaluation\.dataset has (no labels|a class 'ant')"):
+        prepare_named(tiny, names).schedule()
+
+
 def test_conditional_fakes_have_the_labels_of_the_reals(train: Callable[..., Any], monkeypatch: Any) -> None:
     asked: list[Tensor] = []
     original = measures.draw_images

@@ -13,9 +13,10 @@ from helpers.paths import ROOT, STUB_PLUGIN
 
 import pggan_kit
 from pggan_kit import ForeignNetworks, RunError, hookimpl, load_generator
-from pggan_kit.api.import_weights import import_weights
+from pggan_kit.api.import_weights import import_weights, read_foreign_networks
 from pggan_kit.api.prepare import prepare_run
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import PluginError, UnforeseenError
+from pggan_kit.plugin_host.loading import load_plugins
 
 PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8")
 
@@ -84,6 +85,31 @@ def test_wrong_importers_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+class Broken:
+    """An importer that fails on every file."""
+
+    name = "broken"
+
+    def read(self, path: Path) -> ForeignNetworks | None:
+        raise ZeroDivisionError("no such thing")
+
+
+def test_an_importer_that_fails_leaves_the_file_to_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "weights.copy"
+    path.touch()
+    networks = ForeignNetworks("", 1, 0, {}, {}, {}, 1.0, {}, [])
+
+    class Last:
+        name = "last"
+
+        def read(self, path: Path) -> ForeignNetworks | None:
+            return networks
+
+    assert read_foreign_networks(load_plugins([Bringing(Broken(), Last())]), path) == ("last", networks)
+    with pytest.raises(UnforeseenError, match=r"importer of broken failed: ZeroDivisionError: no such thing"):
+        read_foreign_networks(load_plugins([Bringing(Broken())]), path)
+
+
 def test_page_on_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its importer is found and asked, and its snippet draws digits with the demo's generator."""
     importer, snippet = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -91,7 +117,7 @@ def test_page_on_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     plugin.write_text(importer)
     path = tmp_path / "weights.mine"
     path.touch()
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(UnforeseenError, match=r"importer of .* failed in .*: NotImplementedError"):
         import_weights(path, plugins=[str(plugin)])
 
     monkeypatch.chdir(ROOT)

@@ -25,6 +25,15 @@ def test_bytes_are_those_of_the_files_but_for_what_is_beside_the_images(tmp_path
     assert sorted(needed.values()) == sorted(stored)
 
 
+@pytest.mark.parametrize("kind", ["float16", "float64", ">i2"])
+@pytest.mark.parametrize("filter", ["lanczos", "nearest"])
+def test_numbers_of_any_type_are_resized(kind: str, filter: str) -> None:
+    source = make_random_dataset(3)
+    source.images = [image.astype(kind) for image in source.images]
+    size = 4 if kind.startswith("float") else 2
+    assert estimate_build(source, DataSettings(filter=filter), [(6, 6)]).bytes == {(6, 6): 3 * 36 * size}
+
+
 @pytest.mark.parametrize(("workers", "count"), [(1, 1), (1, 40), (4, 1000)])
 def test_seconds_are_those_of_some_images_divided_by_the_threads(
     monkeypatch: pytest.MonkeyPatch, workers: int, count: int

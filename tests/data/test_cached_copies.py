@@ -191,6 +191,13 @@ def test_wrong_words_remove_nothing(
     assert len(list_with(cli)) == 1
 
 
+def test_a_cache_that_is_a_file_has_no_copies(cli: Cli, cache: Path) -> None:
+    cache.write_text("no folder")
+    assert list_with(cli) == []
+    result = cli("data", "prune", "--all")
+    assert result.exit_code == 0 and result.exception is None
+
+
 @pytest.mark.parametrize("days", ["-1", "1.5", "soon", "9" * 400])
 def test_a_wrong_number_of_days_removes_nothing(cli: Cli, days: str) -> None:
     build("faces", 3)

@@ -53,6 +53,7 @@ def test_the_cache_folder_is_the_chosen_one_or_that_of_the_environment_or_of_the
         *("minmax", 3, (1, 0), (0, 0), (0, float("inf")), (0, "1"), (True, 2), (), (0, 1, 2), ((0, 1), 2)),
         *(("percentile",), ("percentile", 5), ("percentile", -1, 50), ("percentile", 50, 101), ("percentile", 90, 10)),
         [(0, 1), (3, 2)],
+        (0, 10**400),
     ],
 )
 def test_wrong_value_ranges(value: object) -> None:

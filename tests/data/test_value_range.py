@@ -50,6 +50,21 @@ def test_ranges_that_are_computed(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(percentiles).T, expected, atol=1e-4 if kind == "float32" else 1)
 
 
+@pytest.mark.parametrize("drawn", [128, 256, 512])
+@pytest.mark.parametrize("chunk_bytes", [64, 64 << 20])
+def test_percentiles_are_of_pixels_of_all_columns(
+    drawn: int, chunk_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pixel has its own place as its value, so that places that are left out move the percentiles."""
+    images = np.broadcast_to(np.arange(16, dtype=np.float32).reshape(4, 4, 1), (64, 4, 4, 1))
+    monkeypatch.setattr("pggan_kit.data.value_range.DRAWN_NUMBERS", drawn)
+    monkeypatch.setattr("pggan_kit.data.value_range.CHUNK_BYTES", chunk_bytes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (ends,) = open_images(images, tmp_path, ("percentile", 10, 90)).values.ranges
+    np.testing.assert_allclose(ends, np.percentile(images, (10, 90)), atol=0.75)
+
+
 def test_a_range_is_computed_and_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = make_images()
     with pytest.warns(UserWarning, match="cuts off"):

@@ -62,6 +62,9 @@ def test_fingerprints_tell_labels_and_order(tmp_path: Path) -> None:
             "gives all images the one label 'a': set label_column",
         ),
         (["file,label"], "lists no pictures"),
+        (["file,label", "pictures/0.png,a", "pictures/1.png,b,c"], r"line 3, has more cells than there are columns"),
+        (["file,label,label", "pictures/0.png,a,b"], "has several columns 'label': give each a name of its own"),
+        (["file,label", "pictures/0\0.png,a"], r"line 2, has a path with a NUL|cannot be read as a CSV file"),
         (["file,label", 'pictures/"0.png,"a'], "cannot be read as a CSV file"),
     ],
 )

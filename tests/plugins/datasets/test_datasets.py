@@ -366,6 +366,15 @@ def test_odd_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(wide[:, 6:18], gradient(8, 12))
 
 
+def test_bars_count_towards_the_limit_of_pixels(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.zeros((1, 40, 3), np.uint8))
+    assert read_only_image(tmp_path, fit="pad", max_pixels=1600).shape == (40, 40, 3)
+    with pytest.raises(DataError, match=r"is 1x40 pixels, and with bars 40x40, above the limit of 1599 pixels"):
+        read_only_image(tmp_path, fit="pad", max_pixels=1599)
+    with pytest.raises(SkipImage):
+        read_only_image(tmp_path, fit="pad", max_pixels=1599, on_error="skip")
+
+
 def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:
     for number, name in enumerate(["cat/b.png", "cat/a.png", "ant/deep/z.png", "dog/a.png"]):
         save(tmp_path / name, np.full((4, 4, 3), number, np.uint8))
@@ -594,11 +603,14 @@ def test_contents_are_hashed_once_for_each_version(tmp_path: Path, monkeypatch: 
         ({"fit": "padd"}, r"^fit must be 'crop' or 'pad', not 'padd' \(did you mean 'pad'\?\)"),
         ({"background": "whit"}, r"^background must be a colour like 'white' or '#ffcc00', not 'whit'"),
         ({"background": 3}, r"^background must be"),
+        ({"background": "#fff0"}, r"^background must be a colour without opacity, such as '#ffcc00', not '#fff0'"),
+        ({"background": "#ffffff80"}, r"^background must be a colour without opacity"),
         ({"on_error": "ignore"}, r"^on_error must be 'stop' or 'skip', not 'ignore'"),
         ({"max_pixels": 0}, r"^max_pixels must be a whole number in \[1, 178956970\], not 0"),
         ({"max_pixels": 10**9}, r"^max_pixels must be"),
         ({"value_range": (5, 5)}, r"^value_range must be \(low, high\), .*, not \(5, 5\)"),
         ({"value_range": (0, float("inf"))}, r"^value_range must be"),
+        ({"value_range": (0, 10**400)}, r"^value_range must be"),
         ({"value_range": 4095}, r"^value_range must be"),
     ],
 )
@@ -673,6 +685,10 @@ class Payload:
         (lambda p: save_array(p, np.zeros((4, 4), np.uint8)), r"holds \(4, 4\); images must be \(n, H, W\)"),
         (lambda p: save_array(p, np.zeros((0, 4, 4), np.uint8)), r"holds \(0, 4, 4\)"),
         (lambda p: save_arrays(p, pictures=COLOUR), "has no array 'images', but 'pictures'"),
+        (
+            lambda p: save_arrays(p, images=np.array(5, np.uint8), labels=np.array([1])),
+            r"holds \(\); images must be \(n, H, W\)",
+        ),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(5, int)), "'labels' must be 6 whole numbers"),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.zeros(6)), "'labels' must be 6 whole numbers from 0 up"),
         (lambda p: save_arrays(p, images=COLOUR, labels=np.full(6, -1)), "'labels' must be 6 whole numbers from 0 up"),
@@ -791,10 +807,38 @@ def test_torch_labels(label: Any) -> None:
     assert Torch(Items((torch.zeros(1, 2, 2), label, "more")), classes=3).label(0) == 2
 
 
-@pytest.mark.parametrize("item", [torch.zeros(1, 2, 2), (torch.zeros(1, 2, 2), None), (torch.zeros(1, 2, 2), [1, 2])])
-def test_torch_items_without_a_label(item: Any) -> None:
+@pytest.mark.parametrize("rest", [(), (None,), ([1, 2],), (0.9,), (2.0,), ("2",), (True,), (torch.tensor(1.5),)])
+def test_torch_items_without_a_label(rest: tuple[Any, ...]) -> None:
     with pytest.raises(DataError, match="item 0 has no whole number as its label"):
-        Torch(Items(item), classes=3).label(0)
+        Torch(Items((torch.zeros(1, 2, 2), *rest)), classes=3).label(0)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "F"])
+def test_torch_keeps_the_numbers_of_deep_pictures(mode: str) -> None:
+    numbers = np.arange(96).reshape(8, 12)
+    kind = {"I;16": "<u2", "I;16B": ">u2", "F": "<f4"}[mode]
+    picture = Image.frombytes(mode, (12, 8), numbers.astype(kind).tobytes())
+    image = Torch(Items(picture)).image(0)
+    assert image.dtype.name == np.dtype(kind).name
+    np.testing.assert_array_equal(image[..., 0], numbers)
+
+
+def test_torch_reads_sixteen_bits_of_a_png_whatever_mode_pillow_opens_it_in(tmp_path: Path) -> None:
+    numbers = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        image = Torch(Items(picture)).image(0)
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image[..., 0], numbers)
+
+
+def test_torch_pictures_that_are_truncated_are_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    picture = Image.open(io.BytesIO(content[: len(content) // 2]))
+    with pytest.raises(DataError, match=r"^item 0: \S"):
+        Torch(Items(picture)).image(0)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,48 @@ def test_broken_and_unsuitable_files_are_named_or_skipped(
     if elements in ({"RescaleSlope": 0.5}, {"RescaleSlope": 20}):
         image = DICOM(tmp_path, numbers="float32").image(0)[..., 0]
         np.testing.assert_array_equal(image, RAMP * np.float32(elements["RescaleSlope"]) - 1024)
+
+
+class Header(types.SimpleNamespace):
+    """What pydicom makes of a file: elements as attributes."""
+
+    def __contains__(self, element: str) -> bool:
+        return element in vars(self)
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"Columns": None}, "its pixels cannot be decoded"),
+        ({"NumberOfFrames": "many"}, "its pixels cannot be decoded"),
+        ({"WindowWidth": "wide"}, "its window cannot be read"),
+        ({"WindowWidth": math.nan}, "names no window of a linear function"),
+        ({"WindowWidth": math.inf}, "names no window of a linear function"),
+        ({"WindowCenter": math.nan}, "names no window of a linear function"),
+    ],
+)
+def test_damaged_headers_are_named_or_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elements: dict[str, Any], message: str
+) -> None:
+    header = {
+        "PixelData": b"",
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": 64,
+        "Columns": 64,
+        "WindowCenter": 40,
+        "WindowWidth": 400,
+        "pixel_array": RAMP,
+    }
+    library = types.SimpleNamespace(
+        dcmread=lambda source, stop_before_pixels: Header(**{**header, **elements}),
+        apply_modality_lut=lambda stored, content: stored,
+    )
+    monkeypatch.setattr("pggan_plugins.datasets.dicom.import_extra", lambda *names: library)
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(DataError, match=rf"a\.dcm: {message}.*on_error = 'skip'"):
+        DICOM(tmp_path, window="file").image(0)
+    with pytest.raises(SkipImage, match=message):
+        DICOM(tmp_path, window="file", on_error="skip").image(0)
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ def test_wrong_files_and_arguments(
         HDF5(write_hdf5(tmp_path / "a.h5", **arrays), **options)
 
 
+def test_labels_beyond_64_bits_with_a_sign_stay_what_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason=NO_LIBRARY)
+    labels = np.array([0, 1, 2, 3, 4, 2**63], np.uint64)
+    dataset = HDF5(write_hdf5(tmp_path / "a.h5", images=PIXELS, y=labels), labels="y")
+    assert (dataset.label(5), dataset.classes) == (2**63, 2**63 + 1)
+
+
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason=NO_LIBRARY)
     with pytest.raises(DataError, match=r"no file .*nothing: set datasets\.HDF5\.file"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import sys
 import types
 import warnings
@@ -19,6 +20,7 @@ from helpers.paths import STUB_PLUGIN
 from torch import Tensor
 
 import pggan_kit
+from pggan_kit import RunError
 from pggan_kit.api.import_weights import import_weights
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.runs.state import TrainState
@@ -349,6 +351,49 @@ def test_networks_that_cannot_be_expressed_are_refused(
     change: dict[str, Any], pattern: str, save: Callable[..., Path], cli: Callable[..., Result], refused: Any
 ) -> None:
     refused(cli("import", save(1, **change)), pattern)
+
+
+@pytest.mark.parametrize(
+    ("change", "pattern"),
+    [
+        ({"lossCriterion": ["WGANGP"]}, r"lossCriterion \['WGANGP'\] is unknown"),
+        ({"leakyReluLeak": None}, "leakyReluLeak is None, and must be a finite number of at least 0"),
+        ({"alpha": "x"}, "alpha is 'x', and must be a finite number"),
+        ({"learningRate": math.nan}, "learningRate is nan, and must be a finite number"),
+        ({"lambdaGP": None}, "lambdaGP is None, and must be a finite number"),
+        ({"lambdaGP": math.inf}, "lambdaGP is inf, and must be a finite number"),
+        ({"epsilonD": -5}, "epsilonD is -5, and must be a finite number of at least 0"),
+        ({"logisticGradReal": 10**400}, "logisticGradReal is 1000.*, and must be a finite number"),
+        ({"equalizedlR": "False"}, "equalizedlR is 'False', and must be True or False"),
+        ({"perChannelNormalization": 1}, "perChannelNormalization is 1, and must be True or False"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict[str, Any], pattern: str, save: Callable[..., Path]) -> None:
+    with pytest.raises(RunError, match=pattern):
+        PyTorchGANZoo().read(save(0, **change))
+
+
+@pytest.mark.parametrize(
+    ("net", "name", "shape"),
+    [
+        ("netG", "formatLayer.module.bias", (3,)),
+        ("netG", "formatLayer.module.weight", (64,)),
+        ("netG", "groupScale0.0.module.weight", ()),
+        ("netD", "groupScaleZero.0.module.weight", (4,)),
+        ("netD", "groupScaleZero.1.module.weight", (4, 20)),
+        ("netD", "decisionLayer.module.weight", ()),
+        ("netD", "decisionLayer.module.bias", ()),
+        ("netG", "toRGBLayers.0.module.weight", (3, 0, 1, 1)),
+    ],
+)
+def test_tensors_of_other_shapes_are_named(
+    net: str, name: str, shape: tuple[int, ...], save: Callable[..., Any]
+) -> None:
+    networks = {"netG": draw_generator(0), "netD": draw_discriminator(0)}
+    networks[net][name] = torch.zeros(shape)
+    pattern = f"the tensor {name.replace('.module.', '.')} has the shape {shape}: it is of other networks"
+    with pytest.raises(RunError, match=re.escape(pattern)):
+        PyTorchGANZoo().read(save.content({"config": {}, **networks}))
 
 
 def test_files_that_are_no_checkpoints_are_refused(

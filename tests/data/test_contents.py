@@ -1,0 +1,64 @@
+"""Test what is known of a data set's classes before its images are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.datasets import ArrayDataset, make_random_dataset
+
+from pggan_kit.data.contents import CLASS_LIMIT, check_classes, number_classes
+from pggan_kit.data.sampler import open_data
+from pggan_kit.data.settings import DataSettings
+from pggan_kit.errors import DataError
+
+
+class NamedDataset(ArrayDataset):
+    """A data set whose classes have names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__([np.zeros((8, 8, 1), np.uint8)] * 4, classes=len(names))
+        self.class_names = names
+
+
+def test_classes_are_found_by_their_names() -> None:
+    training = NamedDataset("cat", "dog", "fish")
+    assert number_classes(NamedDataset("cat", "dog", "fish"), training) == [0, 1, 2]
+    assert number_classes(NamedDataset("fish", "cat"), training) == [2, 0]
+
+
+def test_classes_without_names_are_their_numbers() -> None:
+    training = NamedDataset("cat", "dog", "fish")
+    assert number_classes(make_random_dataset(classes=2), training) == [0, 1]
+    assert number_classes(NamedDataset("b", "a"), make_random_dataset(classes=2)) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "complaint"),
+    [
+        (make_random_dataset(), "evaluation.dataset has no labels"),
+        (make_random_dataset(classes=4), "has 4 classes, and the training data 3"),
+        (NamedDataset("ant", "cat"), "has a class 'ant', which the training data lack"),
+    ],
+)
+def test_other_classes_are_refused(dataset: ArrayDataset, complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        number_classes(dataset, NamedDataset("cat", "dog", "fish"))
+
+
+class DatedDataset(ArrayDataset):
+    """A data set whose labels are dates."""
+
+    def label(self, i: int) -> int:
+        return 20240131120000 + i
+
+    def image_name(self, i: int) -> str:
+        return f"{i}.png"
+
+
+def test_labels_that_are_no_class_numbers_are_refused_before_anything_is_read() -> None:
+    images = [np.zeros((8, 8, 1), np.uint8)] * 3
+    dataset = DatedDataset(images, classes=20240131120003)
+    with pytest.raises(DataError, match=r"largest label is 20240131120002, of image 2 \(2\.png\)"):
+        open_data(dataset, DataSettings(), [(4, 4)], seed=0)
+    assert not dataset.reads
+    check_classes(ArrayDataset(images, classes=CLASS_LIMIT))
