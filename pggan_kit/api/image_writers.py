@@ -18,7 +18,7 @@ from PIL import Image
 from pggan_kit.errors import RunError
 from pggan_kit.pictures.encoding import encode_png, make_picture
 from pggan_kit.pictures.grid import image_grid
-from pggan_kit.system.files import open_atomically, require_replaceable, write_atomically
+from pggan_kit.system.files import open_atomically, write_atomically
 
 GRID = ".png"
 """Suffix of a target that shows all images in one picture, which is made in memory."""
@@ -142,7 +142,6 @@ class FolderWriter:
         try:
             for row, image in enumerate(images):
                 path = self._folder / f"{self._written:06d}.png"
-                require_replaceable(path)
                 path.write_bytes(encode_png(make_picture(image)))
                 if labels is not None:
                     lines.append(f"{path.name},{labels[row]}\n")
