@@ -31,13 +31,15 @@ ROWS = (
     ("hard: batch 16 instead of 32", "switch_demo/batch", "hard"),
     ("hard: a quarter of the learning rate", "switch_demo/rate", "hard"),
     ("hard, new blocks begin at zero", "preserving_demo", "hard_preserving"),
+    ("hard: emoji in colour, 64x64 pixels", "emoji", "hard"),
     ("cosine fade", "switch_demo", "cosine"),
     ("linear fade, one weight nudged", "switch_demo", "nudged"),
     ("no growing, as much arithmetic", "switch_demo", "no_growing"),
+    ("no growing, emoji, as much time", "emoji", "whole"),
 )
 """Label, folder of the results, and variant, which is compared with the linear fade of the same folder."""
 
-CONTROLS = 3
+CONTROLS = 4
 """Number of rows at the end that are controls."""
 
 TICKS = (-0.1, 0.0, 0.25, 0.5, 1.0, 2.0)
@@ -71,7 +73,7 @@ def read_differences() -> list[Difference]:
 def draw_differences(differences: list[Difference]) -> str:
     """Return an SVG with a row for each difference, on a logarithmic axis of the ratio of distances."""
     matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "hard or soft", "font.size": 9}
-    figure, axes = pyplot.subplots(figsize=(7.2, 2.9), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.2, 3.4), layout="constrained")
     for place, row in enumerate(reversed(differences)):
         colour = CONTROL if place < CONTROLS else CHANGE
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
