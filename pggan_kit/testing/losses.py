@@ -58,7 +58,10 @@ class LossSuite(StepSuite):
         """Return both networks' terms as functions of the scores (real, fake) of a batch, which is given so often."""
 
         def repeat(score: Tensor) -> Scores:
+            # A loss that writes into its scores is to be noticed: copies would hide it.
             once = self.scores(score)
+            if times == 1:
+                return once
             logits = None if once.class_logits is None else once.class_logits.repeat(times, 1)
             labels = None if once.labels is None else once.labels.repeat(times)
             return Scores(once.score.repeat(times), logits, labels)

@@ -336,10 +336,10 @@ OF_AVERAGES = [
     ("HalfLife.ramp_up", "0", "must be in (0, 1], or None, and is 0"),
     ("HalfLife.ramp_up", "1.5", "must be in (0, 1], or None, and is 1.5"),
     ("HalfLife.name", "7", "must be a string, not 7"),
-    ("PowerFunction.widths", "(0.05, 0)", "must be in (0, 0.288], and is 0"),
-    ("PowerFunction.widths", "(0.3,)", "must be in (0, 0.288], and is 0.3"),
-    ("PowerFunction.widths", "(0.1, 0.1)", "must be at least one, each once, not [0.1, 0.1]"),
-    ("PowerFunction.widths", "()", "must be at least one, each once, not []"),
+    ("PowerFunction.widths", "(0.05, 0)", "must be in [0.0001, 0.288], and is 0"),
+    ("PowerFunction.widths", "(0.3,)", "must be in [0.0001, 0.288], and is 0.3"),
+    ("PowerFunction.widths", "(0.1, 0.1)", "must be at least one, each once in its first six digits, not [0.1, 0.1]"),
+    ("PowerFunction.widths", "()", "must be at least one, each once in its first six digits, not []"),
     ("PowerFunction.snapshots", "0", "must be a whole number of at least 1, and is 0"),
 ]
 
