@@ -17,6 +17,7 @@ from pggan_kit.api.import_weights import import_weights, read_foreign_networks
 from pggan_kit.api.prepare import prepare_run
 from pggan_kit.errors import PluginError, UnforeseenError
 from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.runs.checkpoints import Checkpoints
 
 PAGE = (ROOT / "docs" / "exchange.md").read_text(encoding="utf-8")
 
@@ -71,6 +72,19 @@ def test_importer_of_a_plugin_makes_a_run(train: Callable[..., Any]) -> None:
     stub = str(STUB_PLUGIN)
     grown = pggan_kit.train("tiny.gin", ["schedule.sizes = (4, 8, 16)"], stem=folder, run_dir="grown", plugins=[stub])
     assert grown.state.stage.size == "16x16"
+
+
+def test_networks_that_cannot_be_saved_leave_no_run(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = [Bringing(Copier(train(run_dir="original")))]
+    Path("weights.copy").touch()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(Checkpoints, "save", fail)
+    with pytest.raises(RunError, match="the disk is full"):
+        pggan_kit.import_weights("weights.copy", run_dir="imported", plugins=plugins)
+    assert not Path("imported").exists()
 
 
 def test_wrong_importers_are_named(tmp_path: Path) -> None:
