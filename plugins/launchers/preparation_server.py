@@ -22,23 +22,29 @@ HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that wait while a process is a server. It ends with its launcher; and a new fork must not miss one."""
 
 
-def serve(descriptor: int, poll_seconds: float, program_missing: int, start_failed: int) -> None:
-    """Start trials until the launcher is gone. Each trial runs here too, in a fork, up to the end of the program.
+def serve(descriptor: int) -> None:
+    """Prepare, then start trials until the launcher is gone. Each runs here too, in a fork, up to the end of the program.
 
     Args:
-        descriptor: Descriptor of the server's end of the connection to the launcher.
-        poll_seconds: Seconds between checks for trials that have exited.
-        program_missing: Exit code of a trial that can never be started.
-        start_failed: Exit code of a trial that cannot be started now.
+        descriptor: Descriptor of the server's end of the connection to the launcher. Its first message has the entries
+            of `sys.path`; the preparation; the seconds between checks for trials that have exited; and the exit codes of
+            a trial that can never be started, and of one that cannot be started now.
     """
-    # Else each fork would write once more what the preparation has left in the buffer.
-    sys.stdout.flush()
-    _require_one_thread()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in HELD_SIGNALS})
     with socket.socket(fileno=descriptor) as connection:
         connection.set_inheritable(False)
-        request = _answer_requests(connection, poll_seconds, start_failed)
-    _run_trial(request, mask, program_missing, start_failed)
+        message = connection.recv(LARGEST_MESSAGE)
+        if not message:
+            return
+        settings = json.loads(message)
+        sys.path[:] = settings["path"]
+        exec(compile(settings["preparation"], "<preparation>", "exec"), {"__name__": "__main__"})
+
+        # Else each fork would write once more what the preparation has left in the buffer.
+        sys.stdout.flush()
+        _require_one_thread()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in HELD_SIGNALS})
+        request = _answer_requests(connection, settings["poll_seconds"], settings["start_failed"])
+    _run_trial(request, mask, settings["program_missing"], settings["start_failed"])
 
 
 def _require_one_thread() -> None:
@@ -135,3 +141,7 @@ def _enter_place(log: str | None, folder: str | None) -> None:
         os.close(output)
     if folder is not None:
         os.chdir(folder)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -60,14 +60,9 @@ class PreparationServer:
         self._count = 0
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # Its imports are those of this process, wherever the working directory is.
-            code = (
-                f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}\n{preparation}\n"
-                f"exec(compile({SERVER.read_text()!r}, {str(SERVER)!r}, 'exec'))\n"
-                f"serve({theirs.fileno()}, {POLL_SECONDS}, {PROGRAM_MISSING}, {START_FAILED})"
-            )
+            # The rest is a message: in a command line, all of it would stand in the list of processes, once for each trial.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, str(SERVER), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -75,6 +70,16 @@ class PreparationServer:
                 start_new_session=True,
                 pass_fds=[theirs.fileno()],
             )
+        self._send(
+            {
+                # Its imports are those of this process, wherever the working directory is.
+                "path": [str(entry) for entry in sys.path],
+                "preparation": preparation,
+                "poll_seconds": POLL_SECONDS,
+                "program_missing": PROGRAM_MISSING,
+                "start_failed": START_FAILED,
+            }
+        )
 
     def start(self, trial: Trial, environment: Mapping[str, str]) -> PreparedProcess | None:
         """Start a trial, as soon as the preparation is done; return None if the server is gone.

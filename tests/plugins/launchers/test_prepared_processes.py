@@ -165,6 +165,14 @@ def test_a_code_that_an_interrupt_has_lost_is_sent_again(tmp_path: Path) -> None
         server.close()
 
 
+def test_the_list_of_processes_shows_no_code(tmp_path: Path) -> None:
+    code = "import pathlib; print(pathlib.Path('/proc/self/cmdline').read_text())"
+    Local(jobs=1).launch([make_trial(tmp_path, "a", code)])
+    command = (tmp_path / "a.log").read_text().strip().strip("\0").split("\0")
+    assert command[0] == sys.executable and Path(command[1]).name == "preparation_server.py" and command[2].isdigit()
+    assert len(command) == 3
+
+
 def test_a_server_ends_with_the_trials(tmp_path: Path) -> None:
     Local(jobs=1).launch([make_trial(tmp_path, "a", "import os; print(os.getppid())")])
     assert not is_running(int((tmp_path / "a.log").read_text()))
