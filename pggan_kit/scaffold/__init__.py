@@ -173,7 +173,7 @@ def _fill_package(name: str, module: str, component: str, kind: str) -> dict[str
         use = "It needs no config: every run calls its hooks."
     else:
         brings = f"`{kind}.{component}`"
-        bindings = "\n".join(USES[kind])
+        bindings = _rename_template("\n".join(USES[kind]), module, component)
         use = f"In a config:\n\n```gin\n{bindings}\n```"
 
     # The first two files have placeholders; those of Python are plugins themselves, and are renamed later.

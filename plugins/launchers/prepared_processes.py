@@ -60,7 +60,7 @@ class PreparationServer:
         self._count = 0
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # The rest is a message: in a command line, all of it would stand in the list of processes, once for each trial.
+            # The rest is a message: a command line would show all of it in the list of processes, once for each trial.
             self._process = subprocess.Popen(
                 [sys.executable, str(SERVER), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,

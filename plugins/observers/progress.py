@@ -232,8 +232,8 @@ def describe_plan(run: Run) -> list[str]:
     observers = run.experiment.observers
     for observer in observers:
         if isinstance(observer, Samples):
-            wait = find_next_grid(run, observer.every) - run.state.images
-            lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there after {wait:,} images")
+            grid = find_next_grid(run, observer.every)
+            lines.append(f"look now: {locate_samples(run)}  the next grid of samples is there at {grid:,} images")
             break
     if any(isinstance(observer, Growth) for observer in observers):
         lines.append(f"the film: {run.directory / 'growth.gif'}  it grows with the run")
@@ -241,22 +241,27 @@ def describe_plan(run: Run) -> list[str]:
 
 
 def find_next_grid(run: Run, every: Interval) -> int:
-    """Return the image count of the next tick with a grid, if no phase ends before it.
+    """Return the image count of the next tick with a grid, or of the phase's end, which has one, if that is earlier.
 
     Args:
         run: The run.
         every: Interval between two grids.
     """
     state = run.state
+    schedule = run.schedule
     tick = run.experiment.tick
-    early = [place for place in run.schedule.list_early_ticks(tick) if place > state.images]
+    early = [place for place in schedule.list_early_ticks(tick) if place > state.images]
     if early:
         return early[0]
-    interval = resolve_interval(every, state.stage, run.schedule.total)
+    position = schedule.at(state.images, state.starts)
+    if state.images >= position.phase_end and position.stage is not schedule.stages[-1]:
+        # A run that is resumed just where a stage ended grows before anything else.
+        position = schedule.at(state.images, [*state.starts, state.images])
+    interval = resolve_interval(every, position.stage, schedule.total)
     if interval is None:
-        return run.schedule.at(state.images, state.starts).phase_end
+        return position.phase_end
     place = (state.images // interval + 1) * interval
-    return -(-place // tick) * tick
+    return min(-(-place // tick) * tick, position.phase_end)
 
 
 def describe_position(run: Run) -> str:

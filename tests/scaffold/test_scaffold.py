@@ -173,6 +173,13 @@ def test_a_name_may_hold_that_of_the_templates(cli: Callable[..., Result]) -> No
     assert "class MineToo" in Path("mine-too/mine_too.py").read_text()
 
 
+@pytest.mark.parametrize("kind", KINDS_TO_WRITE)
+def test_a_package_names_its_own_component_alone(kind: str, cli: Callable[..., Result]) -> None:
+    assert cli("plugins", "new", "my-part", "--kind", kind).exit_code == 0
+    for path in Path("my-part").rglob("*.*"):
+        assert path.is_dir() or not re.search(r"\b(Mine|mine)\b", path.read_text()), path
+
+
 @pytest.mark.parametrize("single", [False, True])
 def test_existing_files_are_not_overwritten(
     single: bool, cli: Callable[..., Result], refused: Callable[[Result, str], str], tmp_path: Path

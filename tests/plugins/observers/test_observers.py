@@ -28,7 +28,7 @@ from pggan_kit.runs.run import Run
 from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.plain_data import describe_foreign_value
-from pggan_kit.ticks import Tick
+from pggan_kit.ticks import Tick, list_planned_ticks
 from pggan_plugins import observers
 from pggan_plugins.observers import (
     Coherence,
@@ -757,20 +757,24 @@ def test_progress_prints_one_plain_line_a_tick(
     assert ticks[6:] == [f"  {run.directory / 'growth.gif'}", f"  tensorboard --logdir {run.directory}"]
 
 
+@pytest.mark.parametrize("every", [None, "phase", 100, 300, 1_700, {7: 100, 14: 300}])
+def test_progress_finds_the_next_grid_that_samples_draw(every: int | str | dict[int, int] | None, run: FakeRun) -> None:
+    run.experiment.tick = 100
+    ticks = list(list_planned_ticks(run.schedule, 100))
+    for images in (0, 60, 100, 350, 400, 500, 800, 850):
+        drawn = next(tick.images for tick in ticks if tick.images > images and (tick.is_early or tick.is_due(every)))
+        assert progress.find_next_grid(run.move(images), every) == drawn
+
+
 def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run.experiment = SimpleNamespace(tick=800, observers=[Samples(), Growth()], pictures=PictureSettings())
     begin_run(Progress(), run)
     _, _, look, film = capsys.readouterr().err.splitlines()
     # A 16th of the tick.
-    assert re.fullmatch(rf"  look now: {run.directory / 'samples'}  the next grid .* after 50 images", look)
+    assert re.fullmatch(rf"  look now: {run.directory / 'samples'}  the next grid .* at 50 images", look)
     assert film.startswith(f"  the film: {run.directory / 'growth.gif'}")
 
-    # After the early ticks, and for a run without grids.
-    assert progress.find_next_grid(run.move(100), None) == 200
-    assert progress.find_next_grid(run.move(400), None) == 800
-    assert progress.find_next_grid(run.move(800), None) == 1_600
-    assert progress.find_next_grid(run.move(800), 1_700) == 2_400
-    assert progress.find_next_grid(run.move(600), "phase") == 800
+    # For a run without grids.
     run.experiment.observers = []
     assert len(progress.describe_plan(run)) == 1
 
