@@ -97,6 +97,28 @@ def test_each_kind_has_a_guide() -> None:
     assert {page.stem for page in DOCS.glob("guides/*.md")} == {*KINDS, "data", "hooks", "index"}
 
 
+def test_what_guides_include_is_linked_for_those_who_read_the_files() -> None:
+    for page in DOCS.glob("guides/*.md"):
+        lines = page.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("```{literalinclude}"):
+                path = line.split()[1].removeprefix("../../")
+                assert f"[{path}](https://github.com/pggan-kit/pggan_kit/blob/main/{path})" in lines[number - 2], (
+                    page.name
+                )
+
+
+def test_the_guide_to_observers_lists_the_tags_of_a_run(train: Callable[..., Any], tmp_path: Path) -> None:
+    metric = ["train.metrics = [@metrics.RadialSpectrum()]", "evaluation.count = 16", "evaluation.every = 1"]
+    run = train(*metric, "train.diversity_every = 1", "train.non_finite = 'rewind'")
+    table = (DOCS / "guides/observers.md").read_text().split("| tag | what it is |")[1].split("\n\n")[0]
+    listed = [tag.replace("NAME", ".+") for tag in re.findall(r"`([A-Z][a-z]+/[\w/]+)`", table)]
+    tags = {tag for row in run.stats for tag in row if "/" in tag}
+    assert len(tags) > 12
+    for tag in tags:
+        assert any(re.fullmatch(pattern, tag) for pattern in listed), tag
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands(page.read_text()):

@@ -133,7 +133,8 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
         # Some editors begin a file with a byte-order mark.
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{where} {path}: no such file") from None
+        advice = "" if included_from is None else "; the path of an include is relative to the file that includes"
+        raise ConfigError(f"{where} {path}: no such file{advice}") from None
     except IsADirectoryError:
         advice = "name a gin file; `pggan-kit resume` continues the run of a folder"
         raise ConfigError(f"{where} {path}: cannot be read, because it is a folder: {advice}") from None

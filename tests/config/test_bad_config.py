@@ -233,7 +233,10 @@ def test_a_wrong_override_is_refused(text: str, rejected: Rejected):
 
 
 def test_a_missing_include_is_refused_where_it_is_included(rejected: Rejected):
-    rejected(r"tiny\.gin:17: includes nope\.gin: no such file", "include 'nope.gin'")
+    rejected(
+        r"tiny\.gin:17: includes nope\.gin: no such file; the path of an include is relative to the",
+        "include 'nope.gin'",
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [("tiny.gin", ""), ("a.gin", "include 'tiny.gin'\n")])
