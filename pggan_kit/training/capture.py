@@ -37,6 +37,7 @@ from pggan_kit.training.host_work import (
 )
 from pggan_kit.training.module_watch import ModuleWatch
 from pggan_kit.training.non_finite import Guard
+from pggan_kit.training.out_of_memory import is_out_of_memory
 from pggan_kit.training.parity import collect_settings
 from pggan_kit.training.state_copy import (
     StateCopy,
@@ -92,6 +93,7 @@ class CapturedSteps:
         self._log = log
         self._start = StepStart()
         self._active = False
+        self._has_recorded = False
         self._clock_reads: set[str] = set()
         self._kinds: dict[Hashable, _Kind] = {}
 
@@ -106,11 +108,12 @@ class CapturedSteps:
         self._watches = [ModuleWatch(net) for net in state.networks.values()] if self._active else []
 
     def forget_graphs(self) -> None:
-        """Drop all graphs, and free their memory: before networks grow, it is needed elsewhere."""
-        had_graphs = any(kind.work is not None for kind in self._kinds.values())
+        """Drop all graphs, and free their memory: before networks grow, and after a run, it is needed elsewhere."""
         self._kinds = {}
-        if self._recorder is None or not had_graphs:
+        # A recording that failed, or was thrown away, has left the recorder memory of which no graph is in use.
+        if self._recorder is None or not self._has_recorded:
             return
+        self._has_recorded = False
         # Gradients lie in the memory of the graphs.
         _set_gradients(dict.fromkeys(self._list_gradients()))
         self._recorder.forget()
@@ -250,14 +253,18 @@ class CapturedSteps:
         """Take a step eagerly and by graphs, each from the same state, and compare the results."""
         state = self._state
         counters = _Counters.read(state)
-        before = StateCopy(state)
+        before = self._copy_state_or_give_up()
+        if before is None:
+            return self._run_eagerly(make_context, EagerHostWork(state.device))
 
         # Eagerly.
         host = EagerHostWork(state.device)
         with watch_reads(list_parts(self._experiment), self._unsettled, lambda: host.is_outside) as reads:
             losses, drawn = self._run_eagerly(make_context, host)
         losses = {name: value.clone() for name, value in losses.items()}
-        eager = StateCopy(state)
+        eager = self._copy_state_or_give_up()
+        if eager is None:
+            return losses, drawn
         gradients = self._list_gradients()
         eager_counters = _Counters.read(state)
         kind.taken = eager_counters.since(counters)
@@ -303,6 +310,17 @@ class CapturedSteps:
             )
         return losses, drawn
 
+    def _copy_state_or_give_up(self) -> StateCopy | None:
+        """Return a copy of the state; None where there is no memory for it, and then steps are eager from here on."""
+        try:
+            return StateCopy(self._state)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # The frames of the exception held what was copied until here.
+        self._give_up("there is no memory for the two copies of networks and optimizers that they are checked by")
+        return None
+
     def _find_obstacle(self, changed: Sequence[str], reads: Collection[str]) -> str | None:
         """Return why a step that was taken eagerly cannot be captured; None where nothing is against it.
 
@@ -327,11 +345,12 @@ class CapturedSteps:
         work = ReplayedHostWork(eager.before, InputBlock(eager.brought, self._state.device), self._recorder)
 
         # What runs here is recorded and not computed.
+        self._has_recorded = True
         with self._recorder.record():
             work.prepare()
             context = make_context(work, self._start)
-            work.begin()
             try:
+                work.begin()
                 kind.losses = _Losses(self._experiment.update.step(context))
                 work.end()
             except BaseException:
