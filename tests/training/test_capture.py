@@ -252,6 +252,22 @@ def test_a_number_that_changes_later_makes_another_kind_of_step(
     assert recorder.replays > 0
 
 
+def test_updates_that_follow_a_curve_make_other_kinds_of_step(
+    train: Callable[..., Any], recorder: ReplayRecorder
+) -> None:
+    """D has two updates in each step at first, and one later: the curve says so before each step."""
+    log = compare_runs(
+        train,
+        "updates.Alternating.n_critic = @curves.Steps()",
+        "curves.Steps.values = {0: 2, 64: 1}",
+        "losses.Hinge.penalties = [@penalties.R1()]",
+        "penalties.R1.every = 2",
+        "schedule.stable_images = {4: 160, 8: 40}",
+    )
+    assert "not captured" not in log
+    assert "captured (kind 3" in log
+
+
 class Deciding(Alternating):
     """The number of updates of D depends on the clock, by no setting."""
 
