@@ -71,6 +71,11 @@ def measure(seconds: float, report: Path, rest: Sequence[str]) -> bool:
     return subprocess.run([*command, *rest], cwd=ROOT).returncode == 0
 
 
+def read_change(file: Path) -> int | None:
+    """Return when a file was last changed, in nanoseconds; None where there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run everything, and return the exit code: 0 where the tests passed and no contender failed."""
     options, rest = parse_arguments(arguments)
@@ -78,10 +83,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.tests_seconds > 0:
         passed = run_tests(options.tests_seconds)
         print("the tests passed" if passed else "the tests FAILED; measuring goes on", flush=True)
+    before = read_change(options.json)
     succeeded = measure(options.seconds, options.json, rest)
-    if options.json.is_file():
-        text = gpu_tables(json.loads(options.json.read_text()))
-        options.json.with_suffix(".md").write_text(text + "\n")
+    after = read_change(options.json)
+    if after is None or after == before:
+        print("nothing was measured: there is no new report", flush=True)
+    else:
+        text = gpu_tables(json.loads(options.json.read_text("utf-8")))
+        options.json.with_suffix(".md").write_text(text + "\n", "utf-8")
         print(text)
     return 0 if passed and succeeded else 1
 

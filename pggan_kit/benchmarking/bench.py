@@ -150,7 +150,7 @@ def measure_cases(
     setting: Setting, cases: Sequence[Case], report: Report, progress: Progress, save: Callable[[], object]
 ) -> None:
     """Measure all cases, as far as there is time; on a GPU count its kernels after that."""
-    record = choose_recorder(setting.device)
+    record = choose_event_recorder(setting.device)
     kept = 0.0
     if record is not None and setting.budget.is_limited:
         kept = KERNELS_SHARE * setting.budget.seconds
@@ -172,7 +172,7 @@ def measure_cases(
         save()
 
 
-def choose_recorder(device: torch.device) -> Record | None:
+def choose_event_recorder(device: torch.device) -> Record | None:
     """Return the function that records the events of a device; None where there are none to count."""
     return record_cuda if device.type == "cuda" else None
 

@@ -145,14 +145,23 @@ def _measure_best(work: Callable[[], object], device: torch.device) -> float:
     # The first call may have set something up.
     second = time_calls(work, device)
     calls = min(MOST_CALLS, max(1, math.ceil(BURST_SECONDS / max(second, 1e-9))))
-    recorder = choose_recorder(device)
+    recorder = choose_graph_recorder(device)
     if recorder is None:
         return min(time_calls(work, device, calls) for _ in range(ROUNDS))
+    try:
+        return _time_recorded(work, calls, device, recorder)
+    finally:
+        # The burst is gone, and others need its memory.
+        recorder.forget()
+
+
+def _time_recorded(work: Callable[[], object], calls: int, device: torch.device, recorder: Recorder) -> float:
+    """Return the seconds of a call in the fastest of `ROUNDS` bursts that are replayed."""
     burst = record_calls(work, calls, recorder)
     return min(time_calls(burst, device) for _ in range(ROUNDS)) / calls
 
 
-def choose_recorder(device: torch.device) -> Recorder | None:
+def choose_graph_recorder(device: torch.device) -> Recorder | None:
     """Return what records a burst; None where calls need no launch."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
@@ -161,8 +170,13 @@ def record_calls(work: Callable[[], object], calls: int, recorder: Recorder) -> 
     """Return a function that does some work several times, recorded as one graph."""
     with recorder.record():
         graph = recorder.make_graph()
-        graph.begin()
-        for _ in range(calls):
-            work()
-        graph.end()
+        try:
+            graph.begin()
+            for _ in range(calls):
+                work()
+            graph.end()
+        except BaseException:
+            # Memory may end here.
+            graph.abandon()
+            raise
     return graph.replay

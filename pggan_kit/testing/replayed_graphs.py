@@ -91,6 +91,7 @@ class ReplayedGraph:
     def __init__(self, count: Callable[[], None]) -> None:
         self._notes = Notes()
         self._count = count
+        self._is_recording = False
 
     @property
     def notes(self) -> list[Note]:
@@ -99,9 +100,11 @@ class ReplayedGraph:
     def begin(self) -> None:
         self._random_state = torch.get_rng_state()
         self._notes.__enter__()  # type: ignore[no-untyped-call]
+        self._is_recording = True
 
     def end(self) -> None:
         self._notes.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._is_recording = False
         # Recording does no work: bring back what operators have changed.
         for whole, content in self._notes.before.values():
             whole.copy_(content)
@@ -109,7 +112,8 @@ class ReplayedGraph:
         torch.set_rng_state(self._random_state)
 
     def abandon(self) -> None:
-        self.end()
+        if self._is_recording:
+            self.end()
 
     def replay(self) -> None:
         self._count()

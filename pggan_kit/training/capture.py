@@ -37,6 +37,7 @@ from pggan_kit.training.host_work import (
 )
 from pggan_kit.training.module_watch import ModuleWatch
 from pggan_kit.training.non_finite import Guard
+from pggan_kit.training.out_of_memory import is_out_of_memory
 from pggan_kit.training.parity import collect_settings
 from pggan_kit.training.state_copy import (
     StateCopy,
@@ -92,6 +93,7 @@ class CapturedSteps:
         self._log = log
         self._start = StepStart()
         self._active = False
+        self._has_recorded = False
         self._clock_reads: set[str] = set()
         self._kinds: dict[Hashable, _Kind] = {}
 
@@ -100,17 +102,19 @@ class CapturedSteps:
         self.forget_graphs()
         self._state = state
         self._active = self._recorder is not None
-        self._updates: tuple[int, int] | None = None
+        # Updates of D and of G in a step, by what the update's curves say before it.
+        self._updates: dict[Hashable, tuple[int, int]] = {}
         self._settings: dict[str, Hashable] = {}
         self._unsettled: set[str] = set()
         self._watches = [ModuleWatch(net) for net in state.networks.values()] if self._active else []
 
     def forget_graphs(self) -> None:
-        """Drop all graphs, and free their memory: before networks grow, it is needed elsewhere."""
-        had_graphs = any(kind.work is not None for kind in self._kinds.values())
+        """Drop all graphs, and free their memory: before networks grow, and after a run, it is needed elsewhere."""
         self._kinds = {}
-        if self._recorder is None or not had_graphs:
+        # A recording that failed, or was thrown away, has left the recorder memory of which no graph is in use.
+        if self._recorder is None or not self._has_recorded:
             return
+        self._has_recorded = False
         # Gradients lie in the memory of the graphs.
         _set_gradients(dict.fromkeys(self._list_gradients()))
         self._recorder.forget()
@@ -154,8 +158,9 @@ class CapturedSteps:
         kind.steps += 1
         if kind.steps <= EAGER_STEPS:
             before = _Counters.read(state)
+            curves = self._read_update_curves()
             result = self._run_eagerly(make_context, EagerHostWork(state.device))
-            self._note_updates(_Counters.read(state).since(before))
+            self._note_updates(curves, _Counters.read(state).since(before))
             return result
         return self._take_both_ways(kind, make_context, seed)
 
@@ -184,23 +189,32 @@ class CapturedSteps:
         position = state.position
         capturable = {name: each for name, each in state.optimizers.items() if is_capturable(each)}
         numbers = [_list_numbers(name, each, position) for name, each in capturable.items()]
-        moving = list_moving_settings({"update": self._experiment.update})
+        curves = self._read_update_curves()
         return (
             fading,
-            self._list_due_penalties(),
+            self._list_due_penalties(curves),
             tuple(numbers),
-            tuple(value_at(setting, position) for setting in moving.values()),
+            curves,
             tuple((name, value) for name, value in self._settings.items() if name not in self._unsettled),
             # Graphs read and write where the weights were.
             tuple(watch.describe() for watch in self._watches),
         )
 
-    def _list_due_penalties(self) -> Hashable:
-        """Return which penalties are due in each update of the step, if it has as many as the last one."""
-        if self._updates is None:
+    def _read_update_curves(self) -> Hashable:
+        """Return what the curves of the update, such as a number of updates, are worth at the clock."""
+        moving = list_moving_settings({"update": self._experiment.update})
+        return tuple(value_at(setting, self._state.position) for setting in moving.values())
+
+    def _list_due_penalties(self, curves: Hashable) -> Hashable:
+        """Return which penalties are due in each update of the step; None where it is not known how many it has.
+
+        Args:
+            curves: What the curves of the update are worth; steps before, where they were the same, tell the number.
+        """
+        if curves not in self._updates:
             return None
         state = self._state
-        discriminator_updates, generator_updates = self._updates
+        discriminator_updates, generator_updates = self._updates[curves]
         due = []
         for number in range(discriminator_updates):
             update = state.discriminator_updates + number
@@ -208,7 +222,7 @@ class CapturedSteps:
         for number in range(generator_updates):
             update = state.generator_updates + number
             due += [update % penalty.every == 0 for penalty in self._experiment.generator_penalties]
-        return self._updates, tuple(due)
+        return self._updates[curves], tuple(due)
 
     def _note_settings(self) -> None:
         """Note the plain numbers in components, where their tensors lie, and which of these move from step to step.
@@ -225,12 +239,11 @@ class CapturedSteps:
             self._unsettled.update(moving)
         self._settings = settings
 
-    def _note_updates(self, taken: _Counters) -> None:
+    def _note_updates(self, curves: Hashable, taken: _Counters) -> None:
         """Note how many updates a step has: with more or fewer, its penalties are not those that it was known by."""
         updates = (taken.discriminator_updates, taken.generator_updates)
-        if self._updates is not None and updates != self._updates:
+        if self._updates.setdefault(curves, updates) != updates:
             self._give_up("they differ in their number of updates")
-        self._updates = updates
 
     def _give_up(self, reason: str) -> None:
         """Take all steps eagerly from here to the end of the region, and say why."""
@@ -250,14 +263,18 @@ class CapturedSteps:
         """Take a step eagerly and by graphs, each from the same state, and compare the results."""
         state = self._state
         counters = _Counters.read(state)
-        before = StateCopy(state)
+        before = self._copy_state_or_give_up()
+        if before is None:
+            return self._run_eagerly(make_context, EagerHostWork(state.device))
 
         # Eagerly.
         host = EagerHostWork(state.device)
         with watch_reads(list_parts(self._experiment), self._unsettled, lambda: host.is_outside) as reads:
             losses, drawn = self._run_eagerly(make_context, host)
         losses = {name: value.clone() for name, value in losses.items()}
-        eager = StateCopy(state)
+        eager = self._copy_state_or_give_up()
+        if eager is None:
+            return losses, drawn
         gradients = self._list_gradients()
         eager_counters = _Counters.read(state)
         kind.taken = eager_counters.since(counters)
@@ -303,6 +320,17 @@ class CapturedSteps:
             )
         return losses, drawn
 
+    def _copy_state_or_give_up(self) -> StateCopy | None:
+        """Return a copy of the state; None where there is no memory for it, and then steps are eager from here on."""
+        try:
+            return StateCopy(self._state)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # The frames of the exception held what was copied until here.
+        self._give_up("there is no memory for the two copies of networks and optimizers that they are checked by")
+        return None
+
     def _find_obstacle(self, changed: Sequence[str], reads: Collection[str]) -> str | None:
         """Return why a step that was taken eagerly cannot be captured; None where nothing is against it.
 
@@ -327,11 +355,12 @@ class CapturedSteps:
         work = ReplayedHostWork(eager.before, InputBlock(eager.brought, self._state.device), self._recorder)
 
         # What runs here is recorded and not computed.
+        self._has_recorded = True
         with self._recorder.record():
             work.prepare()
             context = make_context(work, self._start)
-            work.begin()
             try:
+                work.begin()
                 kind.losses = _Losses(self._experiment.update.step(context))
                 work.end()
             except BaseException:

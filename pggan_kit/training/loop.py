@@ -8,6 +8,7 @@ statistics; what else it does there, such as checkpoints, has intervals of its o
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -110,6 +111,8 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
                 raise
             finally:
                 loop.free_reals()
+                # Whoever goes on with the run needs the memory for something else.
+                loop.steps.forget_graphs()
     except SystemExit as error:
         # A part that exits must not look like the end of the run.
         raise TrainingError(
@@ -158,7 +161,9 @@ class Loop:
         self.recovery = Recovery(run)
         self.copier = choose_copier(run.device)
         self.writer = BackgroundWriter()
-        self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, self.announce_compiling)
+        # Not a method of this loop: a cycle would keep the networks alive after the run.
+        announce = functools.partial(announce_compiling, run)
+        self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, announce)
         recorder = make_recorder(run.experiment, run.device)
         self.steps = CapturedSteps(run.experiment, recorder, run.files.log, self.compiler.drop_account)
         self.idle_optimizers: set[str] = set()
@@ -770,6 +775,7 @@ class Loop:
         """Call a hook with the run, its stage and its state, and further arguments."""
         self.hooks.call(hook, run=self.run, stage=self.state.stage, state=self.state, **arguments)
 
-    def announce_compiling(self, net: str) -> None:
-        """Call `before_compile`, since compiling a network's step takes a while."""
-        self.hooks.call("before_compile", run=self.run, stage=self.state.stage, state=self.state, net=net)
+
+def announce_compiling(run: Run, net: str) -> None:
+    """Call `before_compile`, since compiling a network's step takes a while."""
+    run.hooks.call("before_compile", run=run, stage=run.state.stage, state=run.state, net=net)

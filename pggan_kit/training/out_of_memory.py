@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_out_of_memory(run: Run, error: BaseException) -> str:
-    """Return where a run ran out of memory, and the command that continues it with less.
+    """Return where a run ran out of memory, and the command that continues it with less from its last checkpoint.
 
     Args:
         run: The run, in the state in which it failed.
@@ -42,16 +42,18 @@ def explain_out_of_memory(run: Run, error: BaseException) -> str:
     if size == 1:
         return f"{reason}. One row is the least: choose narrower networks, or smaller images"
 
-    # A run cannot change its own settings, so another one continues from the end of a stage.
-    command = ["pggan-kit", "train", str(run.files.path / "config.gin")]
-    ended = [earlier for earlier in run.schedule.stages[: stage.index] if earlier.budget > 0]
-    if ended:
-        command += ["--from", f"{run.files.path}@{ended[-1].size}"]
+    config = str(run.files.path / "config.gin")
+    way = "begin again with fewer, and the plugin files of this run"
+    command = ["pggan-kit", "train", config]
+    # The first checkpoint is written before the first step.
+    if run.checkpoints.find_last_file() is not None:
+        way = "continue with fewer from the last checkpoint"
+        command = ["pggan-kit", "resume", str(run.files.path)]
     command += ["-b", f"train.micro_batch = {_find_smaller(run.schedule, size)}"]
-    plan = shlex.join(["pggan-kit", "plan", str(run.files.path / "config.gin")])
+    plan = shlex.join(["pggan-kit", "plan", config])
     return (
         f"{reason}. Bind train.micro_batch to work on fewer at once; the largest that fits is shown by: {plan}. "
-        f"To continue with fewer, and the plugin files of this run: {shlex.join(command)}"
+        f"To {way}: {shlex.join(command)}"
     )
 
 

@@ -166,7 +166,7 @@ class _Pass(nn.Module):
         replaced = work._replace(batch=batch, alpha=alpha)
         moving = [param for param in self.networks[work.net].parameters() if param.requires_grad]
 
-        # Compute terms and gradients, as `TrainingStep` does eagerly.
+        # Compute terms and gradients, as `UpdateContext._run_backward` does eagerly.
         with torch.enable_grad():
             with self._experiment.autocast(self._state.device):
                 losses, kept = compute_terms(self._experiment, self._state, replaced)

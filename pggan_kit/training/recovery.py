@@ -142,7 +142,8 @@ class Recovery:
         if self._policy != "skip" or state.dropped >= self._limit:
             raise failure
 
-        # No weight has moved, but the forward pass has changed running statistics.
+        # The update that failed has moved no weight, but its forward pass has changed running statistics. What earlier
+        # updates of the step have moved, such as those of D before G failed, stays.
         with torch.no_grad():
             for buffer, before in zip(self._list_changing_buffers(), self._buffers_before, strict=True):
                 buffer.copy_(before)

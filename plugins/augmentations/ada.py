@@ -76,7 +76,7 @@ class ADA:
         if target is not None and not isinstance(p, (int, float)):
             raise SettingError("p", "is corrected towards the target, so it is a number: or bind target = None")
         for name, value in (("interval", interval), ("adjust_images", adjust_images)):
-            check_at_least(name, value, 1)
+            check_at_least(name, value, 1, whole=True)
 
         # The probability starts at p, and moves unless there is no target.
         self.policy = check_policy(policy, GROUPS)

@@ -68,7 +68,7 @@ class Adam:
         check_between("beta1", beta1, 0, 1, high_included=False)
         check_between("beta2", beta2, 0, 1, high_included=False)
         check_above("eps", eps, 0)
-        check_at_least("lazy_interval", lazy_interval, 1, instead="None")
+        check_at_least("lazy_interval", lazy_interval, 1, instead="None", whole=True)
 
         # The correction for a lazy term; 1 corrects nothing.
         lazy_share = 1.0

@@ -19,6 +19,6 @@ class WeightedPenalty:
 
     def __init__(self, weight: Varying[float], every: int) -> None:
         check_at_least("weight", weight, 0)
-        check_at_least("every", every, 1)
+        check_at_least("every", every, 1, whole=True)
         self.weight = weight
         self.every = every

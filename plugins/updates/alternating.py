@@ -41,7 +41,7 @@ class Alternating:
     """
 
     def __init__(self, n_critic: Varying[int] = 1) -> None:
-        check_at_least("n_critic", n_critic, 1)
+        check_at_least("n_critic", n_critic, 1, whole=True)
         self.n_critic = n_critic
 
     def optimizers(

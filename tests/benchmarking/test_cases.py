@@ -190,7 +190,7 @@ def test_a_gpu_s_power_and_kernels_are_in_its_rows(
         kernels = [Event("kernel", number, number + 1e-6, on_device=True) for number in range(10)]
         return [*kernels, *[Event("cudaGraphLaunch", 0.0, 1.0, on_device=False)] * 2]
 
-    monkeypatch.setattr(benching, "choose_recorder", lambda device: record)
+    monkeypatch.setattr(benching, "choose_event_recorder", lambda device: record)
     against = ["theirs.py:make"]
     report = bench(tiny("train.latent_size = 4"), plugins=[stub], stages=["1"], against=against)
     assert report["failures"] == report["left_out"] == []
@@ -213,7 +213,7 @@ def test_kernels_that_cannot_be_counted_cost_no_row(
 
     monkeypatch.setattr(casing, "POWER_SECONDS", 0.3)
     monkeypatch.setattr(benching, "open_card", lambda device, machine, progress: fail)
-    monkeypatch.setattr(benching, "choose_recorder", lambda device: refuse)
+    monkeypatch.setattr(benching, "choose_event_recorder", lambda device: refuse)
     report = bench(tiny(), plugins=[stub], stages=["0"])
     (row,) = report["rows"]
     assert "watts" not in row and "launches" not in row and row["gflops_per_image"] > 0
@@ -228,7 +228,7 @@ def test_the_last_part_of_the_time_is_kept_for_kernels(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares: list[float] = []
-    monkeypatch.setattr(benching, "choose_recorder", lambda device: lambda work: [])
+    monkeypatch.setattr(benching, "choose_event_recorder", lambda device: lambda work: [])
     monkeypatch.setattr(benching, "measure_case", lambda *args: shares.append(args[-1]))
     bench(tiny(), plugins=[stub], seconds=1000.0)
     assert len(shares) == 5

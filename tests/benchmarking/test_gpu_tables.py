@@ -103,7 +103,7 @@ def test_one_command_checks_measures_and_writes_the_tables(
         def __init__(self, command: list[str], **options: Any) -> None:
             commands.append(command)
             self.returncode = next(codes)
-            if "bench" in command:
+            if "bench" in command and self.returncode == 0:
                 report.write_text(json.dumps(make_gpu_report()))
 
     monkeypatch.setattr(gpu.subprocess, "run", Finished)
@@ -124,6 +124,14 @@ def test_one_command_checks_measures_and_writes_the_tables(
     codes = iter([0])
     assert gpu.main([*arguments, "--tests-seconds", "0"]) == 0
     assert len(commands) == 3
+
+    # Where nothing could be measured, an older report is not shown as if it were new.
+    codes = iter([1])
+    capsys.readouterr()
+    assert gpu.main([*arguments, "--tests-seconds", "0"]) == 1
+    printed = capsys.readouterr().out
+    assert "there is no new report" in printed
+    assert "| paper |" not in printed
 
     def take_long(command: list[str], timeout: float, **options: Any) -> None:
         raise gpu.subprocess.TimeoutExpired(command, timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import random
 import weakref
@@ -104,6 +105,61 @@ def test_a_recording_that_cannot_end_is_abandoned(
     assert len(abandoned) == 3
 
 
+def test_a_recording_that_cannot_begin_is_abandoned(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch has begun something by then, which is to be undone."""
+    abandoned: list[Any] = []
+
+    def fail_to_begin(graph: Any) -> None:
+        raise RuntimeError("this memory is refused")
+
+    def abandon(graph: Any) -> None:
+        abandoned.append(graph)
+
+    monkeypatch.setattr(ReplayedGraph, "begin", fail_to_begin)
+    monkeypatch.setattr(ReplayedGraph, "abandon", abandon)
+    log = compare_runs(train)
+    assert log.count("this memory is refused") == 3
+    assert len(abandoned) == 3
+
+
+def test_after_a_failure_the_next_region_records_in_other_memory(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let a good recording of each region be thrown away: it takes the memory with it that graphs share."""
+
+    def refuse(work: ReplayedHostWork) -> None:
+        raise UnfitForCaptureError("it does not draw the same each time")
+
+    monkeypatch.setattr(ReplayedHostWork, "require_all_handed_out", refuse)
+    log = compare_runs(train)
+    assert log.count("it does not draw the same") == 3
+    assert recorder.forgotten == 3
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_memory_that_lacks_for_the_check_makes_steps_eager(
+    number: int, train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let each of the copies fail that a step is checked by; the fourth is of the second step."""
+    train(*LONG, "train.capture = 'never'", run_dir="eager")
+    copy = capture.StateCopy
+    made: list[Any] = []
+
+    def copy_or_fail(state: TrainState) -> Any:
+        made.append(None)
+        if len(made) == number:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.60 GiB")
+        return copy(state)
+
+    monkeypatch.setattr(capture, "StateCopy", copy_or_fail)
+    train(*LONG, run_dir="captured")
+    assert_same_runs("captured", "eager")
+    assert read_log("captured").count("not captured") == 1
+    assert read_log("captured").count("memory") == 1
+
+
 class Own:
     """A plugin with one component of its own, which may also hear hooks of a run."""
 
@@ -194,6 +250,22 @@ def test_a_number_that_changes_later_makes_another_kind_of_step(
     log = compare_runs(train, OWN_LOSS, plugins=(Own("losses", TurnedHinge),))
     assert "not captured" not in log
     assert recorder.replays > 0
+
+
+def test_updates_that_follow_a_curve_make_other_kinds_of_step(
+    train: Callable[..., Any], recorder: ReplayRecorder
+) -> None:
+    """D has two updates in each step at first, and one later: the curve says so before each step."""
+    log = compare_runs(
+        train,
+        "updates.Alternating.n_critic = @curves.Steps()",
+        "curves.Steps.values = {0: 2, 64: 1}",
+        "losses.Hinge.penalties = [@penalties.R1()]",
+        "penalties.R1.every = 2",
+        "schedule.stable_images = {4: 160, 8: 40}",
+    )
+    assert "not captured" not in log
+    assert "captured (kind 3" in log
 
 
 class Deciding(Alternating):
@@ -352,10 +424,10 @@ def find_last(run: str) -> Path:
     return max((Path(run) / "checkpoints").glob("*.pt"))
 
 
-def test_graphs_are_forgotten_before_networks_grow(
+def test_graphs_are_forgotten_before_networks_grow_and_after_the_run(
     train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Count what is alive as networks grow, without help from the collector."""
+    """Count what is alive as networks grow and after the end, without help from the collector."""
     alive: list[int] = []
     grow = TrainState.grow
 
@@ -365,7 +437,15 @@ def test_graphs_are_forgotten_before_networks_grow(
 
     monkeypatch.setattr(TrainState, "grow", count_and_grow)
     graphs: list[weakref.ref[Any]] = []
+    loops: list[weakref.ref[Any]] = []
     make_graph = recorder.make_graph
+
+    class NotedLoop(loop.Loop):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            loops.append(weakref.ref(self))
+
+    monkeypatch.setattr(loop, "Loop", NotedLoop)
 
     def make_and_note() -> Any:
         graph = make_graph()
@@ -374,9 +454,21 @@ def test_graphs_are_forgotten_before_networks_grow(
         return graph
 
     recorder.make_graph = make_and_note  # type: ignore[method-assign]
-    train(*LONG)
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        train(*LONG)
+        graphs_at_end = sum(graph() is not None for graph in graphs)
+        loops_at_end = sum(each() is not None for each in loops)
+    finally:
+        if collects:
+            gc.enable()
     assert graphs
+    assert loops
     assert alive == [0]
+    assert graphs_at_end == 0
+    assert loops_at_end == 0
+    assert recorder.forgotten == 3
 
 
 class StubTensor:

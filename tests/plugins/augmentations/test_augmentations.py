@@ -61,6 +61,8 @@ class TestADA(AugmentationSuite):
         {"p": 1.1},
         {"interval": 0},
         {"adjust_images": 0},
+        {"interval": 2.5},
+        {"adjust_images": 2.5},
     )
 
     def make(self) -> ADA:

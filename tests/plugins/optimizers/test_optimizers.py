@@ -156,7 +156,7 @@ class TestAdam(OptimizerSuite):
     bad_arguments = (
         *({"lr": 0.0}, {"lr": {4: -1.0}}, {"beta1": 1.0}, {"beta2": -0.1}, {"eps": 0.0}),
         *({"beta1": {4: 1.5}}, {"beta2": {4: 0.5, 8: -0.5}}),
-        *({"lazy_interval": 0}, {"lazy_interval": -16}),
+        *({"lazy_interval": 0}, {"lazy_interval": -16}, {"lazy_interval": 1.5}),
     )
 
     def make(self) -> Adam:

@@ -128,14 +128,14 @@ def test_norms_do_not_overflow_in_half_precision() -> None:
 
 
 class TestGradientPenalty(PenaltySuite):
-    bad_arguments = ({"weight": -1.0}, {"weight": float("nan")}, {"target": 0.0}, {"every": 0})
+    bad_arguments = ({"weight": -1.0}, {"weight": float("nan")}, {"target": 0.0}, {"every": 0}, {"every": 1.5})
 
     def make(self) -> GradientPenalty:
         return GradientPenalty()
 
 
 class TestR1(PenaltySuite):
-    bad_arguments = ({"weight": -1.0}, {"every": 0})
+    bad_arguments = ({"weight": -1.0}, {"every": 0}, {"every": 1.5})
 
     def make(self) -> R1:
         return R1()
@@ -143,7 +143,7 @@ class TestR1(PenaltySuite):
 
 @train_once
 class TestR2(PenaltySuite):
-    bad_arguments = ({"weight": -1.0}, {"every": 0})
+    bad_arguments = ({"weight": -1.0}, {"every": 0}, {"every": 1.5})
 
     def make(self) -> R2:
         return R2()
@@ -151,7 +151,7 @@ class TestR2(PenaltySuite):
 
 @train_once
 class TestDrift(PenaltySuite):
-    bad_arguments = ({"weight": -1.0}, {"every": 0})
+    bad_arguments = ({"weight": -1.0}, {"every": 0}, {"every": 1.5})
 
     def make(self) -> Drift:
         return Drift()

@@ -54,6 +54,12 @@ class FewerUpdates:
         return 1.6 if position.images < 28 else 0.4
 
 
+@pytest.mark.parametrize("n_critic", [0, 1.4, {4: 2, 8: 2.5}])
+def test_a_fixed_n_critic_is_whole(n_critic: Any) -> None:
+    with pytest.raises(ValueError, match=r"n_critic must be a whole number of at least 1, and is "):
+        Alternating(n_critic)
+
+
 def test_n_critic_follows_a_curve_that_is_rounded() -> None:
     """All updates of an iteration belong to the place at which it began: 3 of them, 2, 2, and then none."""
     state = build_state(Alternating(FewerUpdates()))
