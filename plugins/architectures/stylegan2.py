@@ -14,6 +14,7 @@ from pggan_kit import (
     Resampling,
     Stage,
     Upsample,
+    at_least_float32,
     check_above,
     check_at_least,
     check_between,
@@ -224,14 +225,32 @@ class ModulatedConv2d(nn.Module):
         # The factor of each output of each sample.
         factor: Tensor | float = self.gain
         if self.demodulate:
-            power = style.square() @ weight.square().sum((2, 3)).T
-            factor = (torch.rsqrt(power + EPSILON) * self.gain)[:, :, None, None]
+            power = compute_output_power(style, weight)
+            factor = (torch.rsqrt(power + EPSILON) * self.gain)[:, :, None, None].to(style.dtype)
 
         # Scale the input, convolve, scale the output.
         x = x * style[:, :, None, None]
         if self.up is not None:
             return self.up.conv2d(x, weight) * factor
         return conv2d(x, weight, padding=weight.shape[-1] // 2) * factor
+
+
+def compute_output_power(style: Tensor, weight: Tensor) -> Tensor:
+    """Return the sums of the squared weights of modulated convolutions (N, out), in float32 or better.
+
+    In float16 the square of 256 is infinite, and that of 0.0001 is 0.
+
+    Args:
+        style: Factors of the inputs (N, in).
+        weight: Weights (out, in, k, k), before modulation.
+    """
+    styles = at_least_float32(style).square()
+    weights = at_least_float32(weight).square().sum((2, 3)).T
+    # Autocast would compute the product in low precision. A file for other software holds no autocast, not even none.
+    if not torch.is_autocast_enabled(style.device.type):
+        return styles @ weights
+    with torch.autocast(style.device.type, enabled=False):
+        return styles @ weights
 
 
 class StyledLayer(nn.Module):
