@@ -57,7 +57,9 @@ class StyleGAN2(ImageSpaceFade):
     The published network has the resampling [1, 3, 3, 1], does not grow, and is trained with a logistic loss, lazy R1,
     lazy path lengths (`generator_penalties.PathLength`) and mixed styles: in training, the layers from a random one on
     read the style of a second latent (Karras et al. 2019, section 3.1). Every 3x3 convolution reads a style of its own;
-    a layer to an image shares that of the next stage's first one, as in the published code.
+    a layer to an image shares that of the next stage's first one, as in the published code. That code multiplies by
+    sqrt(2) behind the biases and the noise, and here the weights alone have this gain: biases and noise strengths are
+    as large as there where they are sqrt(2) times the published ones, and so learn at 1/sqrt(2) of the speed.
 
     Args:
         channels: Number of maps of each stage's blocks; may be per stage. None: `min(16384 / 2^(level + 1), 512)` with
@@ -323,13 +325,16 @@ class Stem(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Features:
         """Map latents (N, Z) and labels (N,) | None to the base stage's Features."""
-        return self.begin(self.map_latents(latents, labels, blocks=0))
+        return self.begin(self.map_latents(latents, labels, blocks=0, training=self.training))
 
-    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
-        """Map latents (N, Z) and labels (N,) | None to styles (N, L, W): two for the stem and two for each block."""
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int, training: bool) -> Tensor:
+        """Map latents (N, Z) and labels (N,) | None to styles (N, L, W): two for the stem and two for each block.
+
+        Where `training`, some are mixed.
+        """
         layers = 2 * (blocks + 1)
         styles: Tensor = self.mapping(latents, labels)[:, None].expand(-1, layers, -1)
-        if not self.training or self.style_mixing == 0:
+        if not training or self.style_mixing == 0:
             return styles
 
         # From a random layer on, another latent's styles; the first layer's are always the first's.

@@ -268,6 +268,17 @@ def test_styles_are_mixed_from_a_random_layer_on() -> None:
     assert torch.equal(styles[mixed][first], last.repeat_interleave(6 - changes, 0))
 
 
+def test_styles_are_mixed_while_the_stem_is_frozen() -> None:
+    """A frozen stem is in inference mode while the other pieces train."""
+    net = grow_mixing(1.0)
+    net.freeze([built.piece for built in net.pieces() if built.piece.name == "stem"])
+    styles = net.train().map_latents(draw_noise(20, 5))
+    assert styles is not None and not net.stem.training
+    assert bool((styles[:, 0] != styles[:, -1]).any(1).all())
+    styles = net.eval().map_latents(draw_noise(20, 5))
+    assert styles is not None and torch.equal(styles[:, 0], styles[:, -1])
+
+
 def test_without_mixing_training_is_inference() -> None:
     net = grow_mixing(0.0)
     latents = draw_noise(3, 5)
