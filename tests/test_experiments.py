@@ -275,6 +275,21 @@ def test_r3gan_averages_as_its_code_does(images: int, pictures: Path) -> None:
         assert -512 * math.log(2) / math.log1p(-share) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_orders_of_layers_are_those_of_the_code_that_a_file_follows(pictures: Path) -> None:
+    """The code for TensorFlow averages before D's activation, and that for Theano applies G's tanh behind the blend."""
+    wanted = {
+        "celebahq_paper": ("linear", False),
+        "celebahq_released": ("linear", True),
+        "table1/a": ("tanh_after_fade", False),
+        "table1/c": ("tanh_after_fade", False),
+        "table1/d": ("linear", False),
+    }
+    for name, orders in wanted.items():
+        prepared = prepare(EXPERIMENTS / f"{name}.gin", [f"FOLDER = {str(pictures)!r}"])
+        architecture = prepared.built.experiment.architecture
+        assert (architecture.output, architecture.pool_first) == orders, name
+
+
 def test_the_template_for_own_pictures_works_as_a_copy(pictures: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mine.gin"
     shutil.copy(EXPERIMENTS / "my_images.gin", copy)
