@@ -476,6 +476,16 @@ def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every:
     assert kinds == pytest.approx({each: iterations.count(each) / every for each in iterations})
 
 
+def test_intervals_with_a_long_common_period_make_kinds_too(rig: Callable[..., Rig]) -> None:
+    """Two million iterations pass before both penalties are due in one again."""
+    lines = ("losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]", "penalties.R1.every = 2_000_001")
+    one = rig(*lines, "penalties.Drift.every = 4")
+    one.step()
+    shares = {update: share for share, update in one.list_kinds()}
+    assert sorted(shares) == [0, 1, 4]
+    assert [shares[update] for update in (0, 1, 4)] == pytest.approx([1e-4, 0.75, 0.2499])
+
+
 @pytest.mark.parametrize(("every", "own", "critics"), [(1, 2, 1), (4, 3, 1), (4, 2, 2), (3, 4, 2)])
 def test_lazy_generator_penalties_make_kinds_too(rig: Callable[..., Rig], every: int, own: int, critics: int) -> None:
     """They are due by updates of G, of which an iteration has one."""
