@@ -134,7 +134,8 @@ def count_convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *opt
         options: The other arguments of `aten.convolution_backward`.
     """
     _, _, _, _, transposed, _, _, (wants_x, wants_weight, _) = options
-    return (wants_x + wants_weight) * conv_flop_count(x.shape, weight.shape, gradient.shape, transposed)
+    once = conv_flop_count(list(x.shape), list(weight.shape), list(gradient.shape), transposed)
+    return once * (int(wants_x) + int(wants_weight))
 
 
 def computes_something(func: Any) -> bool:

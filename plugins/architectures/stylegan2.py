@@ -145,7 +145,7 @@ class StyleGAN2(ImageSpaceFade):
         branch = nn.Sequential(
             layers.conv(new, new),
             layers.activation(inplace=True),
-            layers.conv(new, old, down=resampling.down(old, stage.factor)),
+            layers.conv(new, old, resample=resampling.down(old, stage.factor)),
             layers.activation(inplace=True),
         )
 
