@@ -176,8 +176,8 @@ class R3GAN(ImageSpaceFade):
         if self.inherit_images and width != self.width(previous) and width < stage.image_channels:
             raise SettingError(
                 "inherit_images",
-                f"is not possible at {stage.size}, whose {width} maps cannot hold the {stage.image_channels} channels of "
-                f"an image: give channels at least {stage.image_channels} there, or bind inherit_images = False",
+                f"is not possible at {stage.size}, whose {width} maps cannot hold the {stage.image_channels} channels "
+                f"of an image: give channels at least {stage.image_channels} there, or bind inherit_images = False",
             )
 
     def _make_projection(self, inputs: int, outputs: int) -> nn.Module | None:
