@@ -238,10 +238,11 @@ class StyledStem(Protocol):
     So gradients by the styles can be taken, and styles be truncated. L is the number of layers that read a style.
     """
 
-    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int, training: bool) -> Tensor:
         """Map latents (N, Z) and labels (N,) to the styles (N, L, W) of the stem's layers and of `blocks` blocks'.
 
-        In training mode it may mix the styles of several latents.
+        Where `training`, it may mix the styles of several latents. The stem's own mode does not say so: a frozen stem
+        is in inference mode while the network trains.
         """
 
     def begin(self, styles: Tensor) -> Features:

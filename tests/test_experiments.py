@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import runpy
 import shutil
@@ -21,6 +22,7 @@ from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import train
 from pggan_kit.config import gin_files as configs
 from pggan_kit.runs.average import list_average_ages
+from pggan_kit.schedule import Position
 from pggan_kit.training.batch_statistics import list_batch_statistics
 
 GALLERY = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
@@ -257,6 +259,35 @@ def test_the_minibatch_stddev_is_computed_over_the_groups_of_its_source(
     assert [[(statistic.name, statistic.group) for statistic in each] for each in found] == [
         [("minibatch stddev", group)] for group in groups
     ]
+
+
+@pytest.mark.parametrize("images", [1_000_000, 5_000_000, 20_000_000, 100_000_000])
+def test_r3gan_averages_as_its_code_does(images: int, pictures: Path) -> None:
+    """Half a cosine from 0 to 5 million over the first 20 million images; grown, at most a tenth of the age."""
+    published = 5e6 * (1 - math.cos(math.pi * min(images / 20e6, 1))) / 2
+    for name, wanted in (("r3gan_cifar10_ungrown", published), ("r3gan_cifar10", min(published, images / 2 / 10))):
+        prepared = prepare(EXPERIMENTS / f"{name}.gin", [f"FOLDER = {str(pictures)!r}"])
+        (average,) = prepared.built.experiment.averages
+        stage = prepared.schedule().stages[-1]
+        position = Position(stage, "stable", 0.5, images, 0, 250_000_000, 250_000_000)
+        age = images if name.endswith("ungrown") else images // 2
+        (share,) = average.compute_shares(position, age, 512)
+        assert -512 * math.log(2) / math.log1p(-share) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_orders_of_layers_are_those_of_the_code_that_a_file_follows(pictures: Path) -> None:
+    """The code for TensorFlow averages before D's activation, and that for Theano applies G's tanh behind the blend."""
+    wanted = {
+        "celebahq_paper": ("linear", False),
+        "celebahq_released": ("linear", True),
+        "table1/a": ("tanh_after_fade", False),
+        "table1/c": ("tanh_after_fade", False),
+        "table1/d": ("linear", False),
+    }
+    for name, orders in wanted.items():
+        prepared = prepare(EXPERIMENTS / f"{name}.gin", [f"FOLDER = {str(pictures)!r}"])
+        architecture = prepared.built.experiment.architecture
+        assert (architecture.output, architecture.pool_first) == orders, name
 
 
 def test_the_template_for_own_pictures_works_as_a_copy(pictures: Path, tmp_path: Path) -> None:

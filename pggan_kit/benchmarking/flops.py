@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from pggan_kit.benchmarking.rig import Rig
 from pggan_kit.benchmarking.timing import Kinds
@@ -114,9 +114,28 @@ class Operations(TorchDispatchMode):
         else:
             first = next(arg for arg in args if isinstance(arg, Tensor))
             arguments = _make_hashable(tree_map(_replace_tensor, args))
-            call = Call(func, arguments, count_flops(*args, **kwargs, out_val=out), first.dtype)
-            self.calls[call] += 1
+            if func._overloadpacket is torch.ops.aten.convolution_backward:
+                flops = count_convolution_backward(*args)
+            else:
+                flops = count_flops(*args, **kwargs, out_val=out)
+            self.calls[Call(func, arguments, flops, first.dtype)] += 1
         return out
+
+
+def count_convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *options: Any) -> int:
+    """Return the floating-point operations of a convolution's backward pass: as many as forward for each gradient.
+
+    torch's own formula takes the weights of grouped convolutions for those of all pairs of maps.
+
+    Args:
+        gradient: Gradient of the output (N, outputs, h', w').
+        x: Input (N, inputs, h, w).
+        weight: Weights (outputs, inputs / groups, k, k); inputs come first where the convolution is transposed.
+        options: The other arguments of `aten.convolution_backward`.
+    """
+    _, _, _, _, transposed, _, _, (wants_x, wants_weight, _) = options
+    once = conv_flop_count(list(x.shape), list(weight.shape), list(gradient.shape), transposed)
+    return once * (int(wants_x) + int(wants_weight))
 
 
 def computes_something(func: Any) -> bool:

@@ -31,6 +31,9 @@ from pggan_kit.training.step import UpdateContext
 MIDDLE = 0.5
 """Share of its fade after which a fading stage is measured."""
 
+LONGEST_PERIOD = 10_000
+"""Maximum number of iterations from which the shares of their kinds are taken: rarer kinds have next to no share."""
+
 
 def make_noise(stage: Stage, count: int | None = None) -> Sampler:
     """Return the real sampler over images of noise of a stage's size.
@@ -194,12 +197,14 @@ class Rig:
     def list_kinds(self) -> list[tuple[float, int]]:
         """Return the kinds of iteration that lazy penalties make: (share of all, `update` to begin at).
 
-        The shares sum to 1. To be called after the first iteration. An iteration is taken to have one update of G.
+        The shares sum to 1. To be called after the first iteration. An iteration is taken to have one update of G. Of
+        intervals with a longer common period the first `LONGEST_PERIOD` iterations are looked at.
         """
         intervals = [penalty.every for penalty in self.experiment.loss.penalties]
         generator_intervals = [penalty.every for penalty in self.experiment.generator_penalties]
         period_in_updates = lcm(*intervals)
         period = lcm(period_in_updates // gcd(period_in_updates, self.critics), *generator_intervals)
+        period = min(period, LONGEST_PERIOD)
 
         # Iterations are of one kind where the same penalties are due in each of their updates.
         first_updates: dict[tuple[bool, ...], int] = {}

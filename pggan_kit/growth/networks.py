@@ -347,7 +347,7 @@ class Generator(GrowingNetwork):
         if not self._is_styled:
             return None
         stem: Any = self.stem
-        styles: Tensor = stem.map_latents(latents, labels, len(self.blocks))
+        styles: Tensor = stem.map_latents(latents, labels, len(self.blocks), self.training)
         return styles
 
     def synthesise(

@@ -220,7 +220,11 @@ class PictureReader:
             values = np.asarray(picture)
             if has_16_bits:
                 self._note_range(int(values.min()), int(values.max()))
+            clear_value = picture.info.get("transparency")
             picture = Image.fromarray(_scale(values, self._value_range or (0, LARGEST_16_BIT)))
+            if clear_value is not None:
+                picture.putalpha(Image.fromarray(np.where(values == clear_value, 0, 255).astype(np.uint8)))
+                picture = _composite_on_background(picture, self._background)
         elif picture.mode in ALPHA_MODES or "transparency" in picture.info:
             picture = _composite_on_background(picture, self._background)
 

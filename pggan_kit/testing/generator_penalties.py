@@ -65,7 +65,7 @@ class _Stem(nn.Module):
         self.constant = nn.Parameter(torch.randn(WIDTH, stage.height, stage.width))
         self.own_image = nn.Conv2d(WIDTH, stage.image_channels, 1)
 
-    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int, training: bool) -> Tensor:
         styles: Tensor = self.mapping(latents).tanh()
         return styles[:, None].expand(-1, blocks + 1, -1)
 
@@ -74,7 +74,7 @@ class _Stem(nn.Module):
         return Features(maps, styles, self.own_image(maps))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Features:
-        return self.begin(self.map_latents(latents, labels, 0))
+        return self.begin(self.map_latents(latents, labels, 0, self.training))
 
 
 class _Block(nn.Module):

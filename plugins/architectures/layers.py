@@ -38,7 +38,7 @@ class EqualizedConv2d(nn.Module):
         in_channels, out_channels: Numbers of maps.
         kernel_size: Size of the kernel, odd.
         gain: Gain of the layer: sqrt(2) suits a (leaky) ReLU behind it, 1 a linear output.
-        up, down: Change of size before or after the convolution, fused with it.
+        resample: Change of size, fused with the convolution: up before it, down after it.
         bias: Whether there is a bias.
     """
 
@@ -48,15 +48,14 @@ class EqualizedConv2d(nn.Module):
         out_channels: int,
         kernel_size: int,
         gain: float = math.sqrt(2),
-        up: Upsample | None = None,
-        down: Downsample | None = None,
+        resample: Upsample | Downsample | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.scale = gain / math.sqrt(in_channels * kernel_size**2)
-        self.resample = up or down
+        self.resample = resample
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, h, w) to (N, out, h', w')."""
@@ -237,12 +236,11 @@ class Layers:
         out_channels: int,
         kernel_size: int = 3,
         gain: float = math.sqrt(2),
-        up: Upsample | None = None,
-        down: Downsample | None = None,
+        resample: Upsample | Downsample | None = None,
         bias: bool = True,
     ) -> nn.Module:
         """Return a convolution: see `EqualizedConv2d`."""
-        return self._scale_weight(EqualizedConv2d(in_channels, out_channels, kernel_size, gain, up, down, bias))
+        return self._scale_weight(EqualizedConv2d(in_channels, out_channels, kernel_size, gain, resample, bias))
 
     def dense(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> nn.Module:
         """Return a dense layer: see `EqualizedLinear`."""

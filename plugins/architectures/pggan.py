@@ -128,7 +128,7 @@ class PGGAN(ImageSpaceFade):
         layers = self.generator_layers
         up = resampling.up(old, stage.factor)
         return nn.Sequential(
-            layers.conv(old, new, up=up, bias=layers.conv_has_bias),
+            layers.conv(old, new, resample=up, bias=layers.conv_has_bias),
             layers.norm_and_activation_after(new),
             layers.conv(new, new, bias=layers.conv_has_bias),
             layers.norm_and_activation_after(new),
@@ -164,7 +164,7 @@ class PGGAN(ImageSpaceFade):
 
         # The average is fused into the second convolution, or follows its activation.
         if self.pool_first:
-            conv = layers.conv(new, old, down=down, bias=layers.conv_has_bias)
+            conv = layers.conv(new, old, resample=down, bias=layers.conv_has_bias)
             return nn.Sequential(*first, conv, layers.norm_and_activation_after(old))
         conv = layers.conv(new, old, bias=layers.conv_has_bias)
         return nn.Sequential(*first, conv, layers.norm_and_activation_after(old), down)

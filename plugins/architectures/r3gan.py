@@ -37,7 +37,8 @@ class R3GAN(ImageSpaceFade):
 
     The last convolution of each block starts at zero, and the first two are drawn with the gain
     `sqrt(2 / 1.04) * L^(-1/4)`, where L is the number of blocks of a network (after Zhang et al. 2019). Defaults are
-    those of the authors' code (github.com/brownvc/R3GAN), where they are equal in all presets.
+    those of the CIFAR-10 and FFHQ presets of the authors' code (github.com/brownvc/R3GAN); its ImageNet presets have
+    twice as many maps, in groups of 32.
 
     New blocks do nothing at first, but the layers to and from images would be new as well. With `inherit_images` they
     take over the function of those before (see `inherit_to_image`), so that a hard switch changes neither network: G's
@@ -52,7 +53,8 @@ class R3GAN(ImageSpaceFade):
         group_size: Number of maps of a group of the 3x3; it must divide the maps inside a block.
         depth: Number of blocks L for which initial weights are drawn. None: as many as a network has when the block is
             added to it.
-        inherit_images: Whether a new stage takes over the function of the layers to and from images.
+        inherit_images: Whether a new stage takes over the function of the layers to and from images. A stage whose
+            number of maps differs from that of the stage before needs at least as many as an image has channels.
         conditioning, label_size: Use of labels: see `labels.Conditioning`. The published networks use `projection`, and
             their score of an image with a label is the projection alone.
 
@@ -106,6 +108,7 @@ class R3GAN(ImageSpaceFade):
 
     def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
         """Return a stage of G: 1x1, up, residual blocks."""
+        self._require_room_for_images(previous, stage)
         project = self._make_projection(self.width(previous), self.width(stage))
         return UpBlock(project, resampling.up(self.width(stage), stage.factor), self._make_residuals(stage))
 
@@ -119,6 +122,7 @@ class R3GAN(ImageSpaceFade):
 
     def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
         """Return a stage of D: residual blocks, down, 1x1."""
+        self._require_room_for_images(previous, stage)
         project = self._make_projection(self.width(stage), self.width(previous))
         return DownBlock(self._make_residuals(stage), resampling.down(self.width(stage), stage.factor), project)
 
@@ -161,6 +165,20 @@ class R3GAN(ImageSpaceFade):
         image_layer = read_matrix(new)
         missing = read_matrix(old) - projection @ image_layer
         write_matrix(block.project, projection + missing @ torch.linalg.pinv(image_layer))
+
+    def _require_room_for_images(self, previous: Stage, stage: Stage) -> None:
+        """Check that images fit through a new stage's maps, where a 1x1 has to inherit the function of the old layer.
+
+        Raises:
+            SettingError: They do not, since they have more channels.
+        """
+        width = self.width(stage)
+        if self.inherit_images and width != self.width(previous) and width < stage.image_channels:
+            raise SettingError(
+                "inherit_images",
+                f"is not possible at {stage.size}, whose {width} maps cannot hold the {stage.image_channels} channels "
+                f"of an image: give channels at least {stage.image_channels} there, or bind inherit_images = False",
+            )
 
     def _make_projection(self, inputs: int, outputs: int) -> nn.Module | None:
         """Return a linear 1x1 where the number of maps changes."""

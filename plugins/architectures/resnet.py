@@ -89,7 +89,7 @@ class ResNet(ImageSpaceFade):
         layers = self.generator_layers
         branch = nn.Sequential(
             layers.norm_and_activation_before(old),
-            layers.conv(old, new, up=resampling.up(old, stage.factor), bias=layers.conv_has_bias),
+            layers.conv(old, new, resample=resampling.up(old, stage.factor), bias=layers.conv_has_bias),
             layers.norm_and_activation_before(new),
             layers.conv(new, new, gain=1.0, bias=layers.conv_has_bias),
         )
@@ -119,7 +119,7 @@ class ResNet(ImageSpaceFade):
             layers.norm_and_activation_before(new),
             layers.conv(new, new, bias=layers.conv_has_bias),
             layers.norm_and_activation_before(new),
-            layers.conv(new, old, gain=1.0, down=resampling.down(old, stage.factor)),
+            layers.conv(new, old, gain=1.0, resample=resampling.down(old, stage.factor)),
         )
 
         # Down first makes the 1x1 cheaper by the square of the factor.

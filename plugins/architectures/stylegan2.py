@@ -14,6 +14,7 @@ from pggan_kit import (
     Resampling,
     Stage,
     Upsample,
+    at_least_float32,
     check_above,
     check_at_least,
     check_between,
@@ -56,7 +57,9 @@ class StyleGAN2(ImageSpaceFade):
     The published network has the resampling [1, 3, 3, 1], does not grow, and is trained with a logistic loss, lazy R1,
     lazy path lengths (`generator_penalties.PathLength`) and mixed styles: in training, the layers from a random one on
     read the style of a second latent (Karras et al. 2019, section 3.1). Every 3x3 convolution reads a style of its own;
-    a layer to an image shares that of the next stage's first one, as in the published code.
+    a layer to an image shares that of the next stage's first one, as in the published code. That code multiplies by
+    sqrt(2) behind the biases and the noise, and here the weights alone have this gain: biases and noise strengths are
+    as large as there where they are sqrt(2) times the published ones, and so learn at 1/sqrt(2) of the speed.
 
     Args:
         channels: Number of maps of each stage's blocks; may be per stage. None: `min(16384 / 2^(level + 1), 512)` with
@@ -142,7 +145,7 @@ class StyleGAN2(ImageSpaceFade):
         branch = nn.Sequential(
             layers.conv(new, new),
             layers.activation(inplace=True),
-            layers.conv(new, old, down=resampling.down(old, stage.factor)),
+            layers.conv(new, old, resample=resampling.down(old, stage.factor)),
             layers.activation(inplace=True),
         )
 
@@ -224,14 +227,32 @@ class ModulatedConv2d(nn.Module):
         # The factor of each output of each sample.
         factor: Tensor | float = self.gain
         if self.demodulate:
-            power = style.square() @ weight.square().sum((2, 3)).T
-            factor = (torch.rsqrt(power + EPSILON) * self.gain)[:, :, None, None]
+            power = compute_output_power(style, weight)
+            factor = (torch.rsqrt(power + EPSILON) * self.gain)[:, :, None, None].to(style.dtype)
 
         # Scale the input, convolve, scale the output.
         x = x * style[:, :, None, None]
         if self.up is not None:
             return self.up.conv2d(x, weight) * factor
         return conv2d(x, weight, padding=weight.shape[-1] // 2) * factor
+
+
+def compute_output_power(style: Tensor, weight: Tensor) -> Tensor:
+    """Return the sums of the squared weights of modulated convolutions (N, out), in float32 or better.
+
+    In float16 the square of 256 is infinite, and that of 0.0001 is 0.
+
+    Args:
+        style: Factors of the inputs (N, in).
+        weight: Weights (out, in, k, k), before modulation.
+    """
+    styles = at_least_float32(style).square()
+    weights = at_least_float32(weight).square().sum((2, 3)).T
+    # Autocast would compute the product in low precision. A file for other software holds no autocast, not even none.
+    if not torch.is_autocast_enabled(style.device.type):
+        return styles @ weights
+    with torch.autocast(style.device.type, enabled=False):
+        return styles @ weights
 
 
 class StyledLayer(nn.Module):
@@ -304,13 +325,16 @@ class Stem(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Features:
         """Map latents (N, Z) and labels (N,) | None to the base stage's Features."""
-        return self.begin(self.map_latents(latents, labels, blocks=0))
+        return self.begin(self.map_latents(latents, labels, blocks=0, training=self.training))
 
-    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int) -> Tensor:
-        """Map latents (N, Z) and labels (N,) | None to styles (N, L, W): two for the stem and two for each block."""
+    def map_latents(self, latents: Tensor, labels: Tensor | None, blocks: int, training: bool) -> Tensor:
+        """Map latents (N, Z) and labels (N,) | None to styles (N, L, W): two for the stem and two for each block.
+
+        Where `training`, some are mixed.
+        """
         layers = 2 * (blocks + 1)
         styles: Tensor = self.mapping(latents, labels)[:, None].expand(-1, layers, -1)
-        if not self.training or self.style_mixing == 0:
+        if not training or self.style_mixing == 0:
             return styles
 
         # From a random layer on, another latent's styles; the first layer's are always the first's.

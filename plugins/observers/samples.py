@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from pggan_kit import Interval, Run, Stage, Tick, check_at_least, check_interval, hookimpl, write_atomically
+from pggan_plugins.observers.later_files import remove_later_files
 from pggan_plugins.observers.sample_grid import draw_grid, estimate_grids, require_interval
 
 
@@ -47,10 +48,7 @@ class Samples:
         require_interval(run, "observers.Samples.every", self.every)
         folder = locate_samples(run)
         folder.mkdir(exist_ok=True)
-        for file in folder.glob("*.png"):
-            images = file.name.partition("-")[0]
-            if images.isdecimal() and int(images) > run.state.images:
-                file.unlink()
+        remove_later_files(folder, run.state.images)
 
     @hookimpl
     def before_stage(self, run: Run, stage: Stage, continues: bool) -> None:

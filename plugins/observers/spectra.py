@@ -24,6 +24,7 @@ from pggan_kit import (
     write_atomically,
 )
 from pggan_kit.components import ImageMetric
+from pggan_plugins.observers.later_files import remove_later_files
 
 BATCH = 50
 """Number of images that are in memory at once."""
@@ -69,10 +70,7 @@ class Spectra:
         """Make the folder; remove curves that were drawn after the checkpoint of a resumed run."""
         folder = run.directory / "spectra"
         folder.mkdir(exist_ok=True)
-        for file in folder.iterdir():
-            images = file.name.partition("-")[0]
-            if images.isdecimal() and int(images) > run.state.images:
-                file.unlink()
+        remove_later_files(folder, run.state.images)
 
     @hookimpl
     def after_stage(self, run: Run, stage: Stage, state: TrainState) -> None:

@@ -377,6 +377,23 @@ def test_operations_are_counted_through_a_second_backward_pass() -> None:
     assert counting.sum_flops(operations.calls) == 6 * once
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_grouped_convolution_counts_as_much_for_each_gradient_as_forward(transposed: bool) -> None:
+    """Count multiplications: 4 groups of 3 inputs and 5 outputs, 9 weights, on 6x6 pixels of 2 samples."""
+    once = 2 * 4 * 3 * 5 * 9 * 6 * 6 * 2
+    x = torch.randn(2, 12, 6, 6, requires_grad=True)
+    sizes = (12, 5, 3, 3) if transposed else (20, 3, 3, 3)
+    weight = torch.randn(sizes, requires_grad=True)
+    convolve = F.conv_transpose2d if transposed else F.conv2d
+    with counting.Operations() as forward:
+        y = convolve(x, weight, padding=1, groups=4)
+    assert y.shape == (2, 20, 6, 6) and counting.sum_flops(forward.calls) == once
+    for inputs in ((x,), (weight,), (x, weight)):
+        with counting.Operations() as backward:
+            torch.autograd.grad(y.sum(), inputs, retain_graph=True)
+        assert counting.sum_flops(backward.calls) == len(inputs) * once
+
+
 def test_bytes_and_operators_are_counted_where_something_is_computed() -> None:
     with counting.Operations() as operations:
         x = torch.ones(4, 8)  # written
@@ -457,6 +474,16 @@ def test_lazy_penalties_make_kinds_of_iterations(rig: Callable[..., Rig], every:
     iterations = [due(critics * iteration) for iteration in range(every)]
     assert len(kinds) == len(one.list_kinds())
     assert kinds == pytest.approx({each: iterations.count(each) / every for each in iterations})
+
+
+def test_intervals_with_a_long_common_period_make_kinds_too(rig: Callable[..., Rig]) -> None:
+    """Two million iterations pass before both penalties are due in one again."""
+    lines = ("losses.Hinge.penalties = [@penalties.R1(), @penalties.Drift()]", "penalties.R1.every = 2_000_001")
+    one = rig(*lines, "penalties.Drift.every = 4")
+    one.step()
+    shares = {update: share for share, update in one.list_kinds()}
+    assert sorted(shares) == [0, 1, 4]
+    assert [shares[update] for update in (0, 1, 4)] == pytest.approx([1e-4, 0.75, 0.2499])
 
 
 @pytest.mark.parametrize(("every", "own", "critics"), [(1, 2, 1), (4, 3, 1), (4, 2, 2), (3, 4, 2)])

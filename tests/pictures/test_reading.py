@@ -85,6 +85,24 @@ def test_whatever_is_not_read_is_counted_by_kind(tmp_path: Path) -> None:
     assert left_out == {".HEIC": 2, "hidden": 2, "links to folders": 1, "no regular files": 1, "without a suffix": 1}
 
 
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize(("background", "shown"), [("white", 255), ("#333", 51)])
+def test_the_transparent_value_of_a_16_bit_png_is_the_background(background: str, shown: int, older: bool) -> None:
+    """One value may be transparent, and its neighbour is not: 257 of 65535 is 1 of 255."""
+    values = np.array([[256, 257, 65535]], np.int32 if older else np.uint16)
+    picture = Image.fromarray(values)
+    picture.format = "PNG"
+    picture.info["transparency"] = 256
+    if not older:
+        content = io.BytesIO()
+        picture.save(content, "PNG", transparency=256)
+        picture = Image.open(io.BytesIO(content.getvalue()))
+    assert picture.info["transparency"] == 256
+    for channels in (1, 3):
+        pixels = PictureReader(channels, background=background).convert(picture)
+        assert pixels[..., 0].tolist() == [[shown, 1, 255]]
+
+
 def encode_tiff(samples: int, photometric: int, extra: tuple[int, ...] | None, pixels: np.ndarray) -> bytes:
     """Return an uncompressed TIFF (Pillow cannot write one whose extra bands are undeclared)."""
     # The entries of the only directory.

@@ -233,6 +233,20 @@ def test_hard_switches_change_neither_network(channels: Any) -> None:
     assert min(changes[False]) > 0.1
 
 
+@pytest.mark.parametrize("method", ["generator_block", "discriminator_block"])
+def test_images_with_more_channels_than_maps_are_not_inherited(method: str) -> None:
+    """The product of the new layer to images and the 1x1 has at most as many independent rows as there are maps."""
+    first, second = make_stages((4, 8), 5)
+    widths = {4: 8, 8: 4}
+    architecture = R3GAN(widths, group_size=4)
+    arguments = (first, second) if method == "generator_block" else (second, first)
+    complaint = r"^inherit_images is not possible at 8x8, whose 4 maps cannot hold the 5 channels of an image: give"
+    with pytest.raises(SettingError, match=complaint):
+        getattr(architecture, method)(*arguments, Blur())
+    for able in (R3GAN(widths, group_size=4, inherit_images=False), R3GAN(4, group_size=4), R3GAN(8, group_size=4)):
+        getattr(able, method)(*arguments, Blur())
+
+
 def test_groups_that_do_not_divide_the_default_widths() -> None:
     with pytest.raises(SettingError, match=r"group_size must divide the 1536 maps inside a block .* and is 5"):
         R3GAN(group_size=5).generator_stem(8, make_stages((4,))[0])

@@ -92,6 +92,25 @@ def test_modulated_convolution_against_a_loop(kernel: int, demodulate: bool, up:
     torch.testing.assert_close(conv(x, styles), wanted, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("style", [1e-4, 1.0, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_modulated_convolution_in_low_precision(style: float, dtype: torch.dtype) -> None:
+    """Demodulation takes out any style: its square neither overflows nor rounds to 0."""
+    torch.manual_seed(0)
+    conv = ModulatedConv2d(16, 16, 3, 4)
+    with torch.no_grad():
+        conv.affine.weight.zero_()
+        conv.affine.bias.fill_(style)
+    x = draw_noise(2, 16, 4, 4)
+    wanted = ModulatedConv2d(16, 16, 3, 4).double()
+    wanted.load_state_dict(conv.state_dict())
+    with torch.autocast("cpu", dtype):
+        out = conv(x, draw_noise(2, 4))
+    exact = wanted(x.double(), draw_noise(2, 4).double()).detach()
+    assert out.dtype is dtype
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=0.02 * float(exact.abs().max()))
+
+
 def run_generator_by_hand(net: Generator, z: Tensor) -> tuple[Tensor, Tensor]:
     """Return the images of 4x4 and of 8x8, with noise drawn as the network draws it."""
     w = net.state_dict()
@@ -247,6 +266,17 @@ def test_styles_are_mixed_from_a_random_layer_on() -> None:
     assert len(last.unique(dim=0)) == len(last), "each image has a second latent of its own"
     first = torch.arange(6) >= changes[:, None]
     assert torch.equal(styles[mixed][first], last.repeat_interleave(6 - changes, 0))
+
+
+def test_styles_are_mixed_while_the_stem_is_frozen() -> None:
+    """A frozen stem is in inference mode while the other pieces train."""
+    net = grow_mixing(1.0)
+    net.freeze([built.piece for built in net.pieces() if built.piece.name == "stem"])
+    styles = net.train().map_latents(draw_noise(20, 5))
+    assert styles is not None and not net.stem.training
+    assert bool((styles[:, 0] != styles[:, -1]).any(1).all())
+    styles = net.eval().map_latents(draw_noise(20, 5))
+    assert styles is not None and torch.equal(styles[:, 0], styles[:, -1])
 
 
 def test_without_mixing_training_is_inference() -> None:

@@ -247,10 +247,13 @@ def test_a_resume_removes_samples_past_the_checkpoint(run: FakeRun) -> None:
     begin_run(observer, run)
     for images in (200, 400, 600):
         run_tick(observer, run, images)
-    (run.directory / "samples/mine.png").touch()
+    mine = {"mine.png", "2024-holiday.png", "2024-10x15.png", "000000600-7x7.txt", "2024-figures"}
+    for name in mine - {"2024-figures"}:
+        (run.directory / "samples" / name).touch()
+    (run.directory / "samples/2024-figures").mkdir()
     begin_run(Samples(count=1), run, images=450)
-    names = sorted(path.name for path in (run.directory / "samples").iterdir())
-    assert names == ["000000200-7x7.png", "000000400-7x7.png", "mine.png"]
+    names = {path.name for path in (run.directory / "samples").iterdir()}
+    assert names == {"000000200-7x7.png", "000000400-7x7.png"} | mine
 
 
 # Growth

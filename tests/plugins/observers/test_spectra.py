@@ -78,8 +78,10 @@ def test_its_curves(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "spectra").mkdir()
     for name in ("000000041-8x8.json", "000000040-8x8.png", "mine.json"):
         (tmp_path / "spectra" / name).touch()
+    (tmp_path / "spectra" / "2024-figures").mkdir()
     observer.before_run(run)
-    assert sorted(file.name for file in (tmp_path / "spectra").iterdir()) == ["000000040-8x8.png", "mine.json"]
+    names = sorted(file.name for file in (tmp_path / "spectra").iterdir())
+    assert names == ["000000040-8x8.png", "2024-figures", "mine.json"]
 
     observer.after_stage(run, STAGE, run.state)
     curves = json.loads((tmp_path / "spectra" / "000000040-8x8.json").read_text())
