@@ -124,15 +124,21 @@ def name_place(name: str, position: Position) -> Iterator[None]:
 
 
 def list_places(schedule: Schedule) -> Iterator[Position]:
-    """Yield places of the planned schedule at which steps may begin, each phase's first among them."""
+    """Yield places of the planned schedule at which steps may begin, each phase's first and last among them."""
     starts = schedule.planned_starts()
     for index, start in enumerate(starts):
         own_starts = starts[: index + 1]
         end = schedule.end(own_starts)
         middle = min(end, start + schedule.stages[index].fade_images)
+        batch_size = schedule.stages[index].batch_size
         for low, high in ((start, middle), (middle, end)):
             step = max(1, (high - low) // PLACES_IN_A_PHASE)
-            for images in range(low, high, step):
+            places = set(range(low, high, step))
+            # A curve may leave its range in the last step alone.
+            last = start + (high - start - 1) // batch_size * batch_size
+            if last > low:
+                places.add(last)
+            for images in sorted(places):
                 yield schedule.at(images, own_starts)
 
 
