@@ -428,10 +428,7 @@ class RunDirectory:
         if self._start is None:
             # The first call reads the files; later ones write those that are missing.
             self._absolute = self.path.absolute()
-            self._start = {}
-            for name in START:
-                with suppress(OSError):  # runs that no config was read for have no such files
-                    self._start[name] = read_bytes(self.path / name)
+            self._start = self.read_start()
         for name, content in self._start.items():
             path = self.path / name
             if not path.exists():
@@ -440,6 +437,24 @@ class RunDirectory:
                 except RunError as error:
                     raise TrainingError(str(error)) from error
                 self.warn(f"{path} was removed while the run was training; it was written again")
+
+    def read_start(self) -> dict[str, bytes]:
+        """Return the contents of the files in START, by name."""
+        start = {}
+        for name in START:
+            with suppress(OSError):  # runs that no config was read for have no such files
+                start[name] = read_bytes(self.path / name)
+        return start
+
+    def write_start(self, start: Mapping[str, bytes]) -> None:
+        """Write files of the run's start where they have another content.
+
+        Args:
+            start: The contents, as `read_start` returned them.
+        """
+        for name, content in start.items():
+            if read_bytes(self.path / name) != content:
+                write_atomically(self.path / name, content)
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
         """Add a tick's row to `stats.jsonl`; see `JsonLines.append`. Say if earlier rows were taken away."""
