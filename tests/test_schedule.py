@@ -223,6 +223,9 @@ def test_errors_name_the_setting(name: str, value: object) -> None:
 def test_a_run_of_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         ScheduleSettings((4,), 10, 0, 4).resolve(10, 1, 0)
+    for total in ("0.4 images", "0.01 epochs"):
+        with pytest.raises(SettingError, match=f"^total_images is less than one image: '{total}'"):
+            ScheduleSettings((4,), 10, 8, 4, total).resolve(10, 1, 0)
 
 
 def test_a_run_begins_with_ticks_that_are_closer_together() -> None:

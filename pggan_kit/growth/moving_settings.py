@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def find_weight(penalty: Penalty | GeneratorPenalty, position: Position) -> floa
     Raises:
         ConfigError: A weight that moves is no finite number of at least 0.
     """
-    weight: float = value_at(penalty.weight, position)
+    weight: float = value_at(penalty.weight, position, "weight")
     if is_moving(penalty.weight) and not (math.isfinite(weight) and weight >= 0):
         raise ConfigError(
             f"the weight of {type(penalty).__name__} must be finite and at least 0, and is {weight} at {position}"
@@ -155,5 +156,16 @@ def list_moving_settings(components: Mapping[str, Any]) -> dict[str, Any]:
             continue
         for name, value in getattr(component, "__dict__", {}).items():
             if not name.startswith("_") and is_moving(value):
-                settings[f"{path}.{name}"] = value
+                settings[f"{path}.{_find_parameter(component, name)}"] = value
     return settings
+
+
+def _find_parameter(component: object, attribute: str) -> str:
+    """Return the parameter that an attribute holds: itself, or `factor` for `old_factor`.
+
+    Where a component has a method of the parameter's name, its attribute has a word before it.
+    """
+    parameters = inspect.signature(type(component)).parameters
+    if attribute in parameters:
+        return attribute
+    return next((name for name in parameters if attribute.endswith(f"_{name}")), attribute)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from pggan_kit.growth.moving_settings import list_places
+from pggan_kit.errors import ConfigError
+from pggan_kit.growth.averages import HalfLife
+from pggan_kit.growth.moving_settings import list_moving_settings, list_places
+from pggan_kit.runs.average import compute_shares
 from pggan_kit.schedule import ScheduleSettings
+from pggan_plugins.augmentations import ADA
+from pggan_plugins.curves import Linear
+from pggan_plugins.growth import SlowOld, WarmUpNew
+from pggan_plugins.penalties import R1
 
 FALLING = ["curves.Linear.begin = 0.9", "curves.Linear.end = -0.5"]
 RISING = ["curves.Linear.begin = 0.5", "curves.Linear.end = 1.5"]
@@ -84,3 +92,23 @@ def test_a_value_that_leaves_its_range_in_the_last_step_alone_is_refused_before_
         "curves.Linear.begin = 1e-3",
         "curves.Linear.end = -2e-5",
     )
+
+
+@pytest.mark.parametrize(
+    ("component", "wanted"),
+    [
+        (SlowOld(Linear(1.0, 0.5)), "train.part.factor"),
+        (WarmUpNew(100, Linear(0.0, 0.5)), "train.part.factor"),
+        (ADA(target=None, p=Linear(0.0, 0.5)), "train.part.p"),
+        (R1(Linear(10.0, 1.0)), "train.part.weight"),
+    ],
+)
+def test_moving_settings_are_named_by_their_parameters(component: object, wanted: str) -> None:
+    assert list(list_moving_settings({"train.part": component})) == [wanted]
+
+
+@pytest.mark.parametrize("half_life", [{8: 100.0}, None])
+def test_a_half_life_without_a_value_for_a_stage_is_named(half_life: Any) -> None:
+    position = ScheduleSettings((4, 8), 8, 8, 4).resolve(10, 1, 0).at(0, [0])
+    with pytest.raises(ConfigError, match=r"^the average half_life: half_life (has no value for|must have a value)"):
+        compute_shares(HalfLife(half_life), position, 100, 4)

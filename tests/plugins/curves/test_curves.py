@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
+import pkgutil
 from typing import Any
 
 import pytest
+from helpers.paths import ROOT
 
+import pggan_plugins
 from pggan_kit.errors import SettingError
 from pggan_kit.schedule import FADE, Schedule, ScheduleSettings
 from pggan_kit.testing import CurveSuite
@@ -154,3 +159,19 @@ def test_errors_say_what_to_do() -> None:
         Linear(1.0, 0.0, start_images=-5, end_images=10)
     with pytest.raises(SettingError, match=r"^values must have one from 0 images on, e\.g\. "):
         Steps({5: 1.0})
+
+
+def test_the_guide_lists_all_settings_that_may_move() -> None:
+    text = (ROOT / "docs/guides/curves.md").read_text()
+    missing = []
+    for module in pkgutil.iter_modules(pggan_plugins.__path__):
+        kind = module.name
+        package = importlib.import_module(f"pggan_plugins.{kind}")
+        for component in getattr(package, "components", list)():
+            for name, parameter in inspect.signature(component.factory).parameters.items():
+                # Optimizers and penalties are listed as kinds.
+                if "Varying" not in str(parameter.annotation) or kind == "optimizers" or name == "weight":
+                    continue
+                if f"`{kind}.{component.name}" not in text or name not in text:
+                    missing.append(f"{kind}.{component.name}.{name}")
+    assert not missing
