@@ -466,7 +466,7 @@ def round_to_images(name: str, images: float) -> int:
         SettingError: The number is too large.
     """
     if images > LARGEST_WHOLE_NUMBER:
-        raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
+        raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is more")
     return round(images)
 
 

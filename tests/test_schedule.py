@@ -184,6 +184,8 @@ def test_more_steps_than_can_be_counted_are_refused() -> None:
     chosen = ScheduleSettings((4,), 0, 8, batch_size=8, total_images=steps)
     with pytest.raises(ValueError, match=r"^total_images must be at most \d+ images"):
         chosen.resolve(100, 1, 0)
+    with pytest.raises(SettingError, match=r"^stable_images must be at most \d+ images"):
+        ScheduleSettings((4,), 0, 10**310, batch_size=8)
 
 
 def test_sizes() -> None:

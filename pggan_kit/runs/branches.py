@@ -352,8 +352,11 @@ def keep_states_of_same_classes(saved: Snapshot, hooks: Hooks) -> tuple[dict[str
         own_class = own_classes.get(name)
         if own_class == noted_class:
             components[name] = value
-        else:
-            notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {name} is {own_class} now")
+            continue
+        reason = f"{name} is {own_class} now"
+        if own_class is None:
+            reason = "this config has nothing there that loads one"
+        notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {reason}")
     return components, notes
 
 

@@ -66,6 +66,13 @@ def test_a_way_longer_than_its_span_begins_within_it() -> None:
     assert Linear(1.0, 0.0, "stage", 25).at(SCHEDULE.at(19, [0])) == 1.0
 
 
+def test_a_way_that_would_end_before_it_begins_does_not_move() -> None:
+    """In a stage of 20 images, that from 15 images on until 10 before the end; in one of 30 it moves."""
+    crossing = Linear(1.0, 0.0, "stage", 15, -10)
+    assert {crossing.at(SCHEDULE.at(images, [0])) for images in range(20)} == {1.0}
+    assert crossing.at(SCHEDULE.at(20 + 16, [0, 20])) == pytest.approx(0.8)
+
+
 def test_a_stage_that_lasts_longer_than_planned_keeps_the_last_value() -> None:
     position = SCHEDULE.at(45, [0])
     assert [Linear(1.0, 0.0, over).at(position) for over in ("stage", "phase")] == [0.0, 0.0]
