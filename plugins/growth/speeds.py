@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pggan_kit import (
+    ENCODER,
     MOMENTS,
+    NETS,
     ConfigError,
     Curve,
     PerStage,
@@ -21,12 +23,6 @@ from pggan_kit import (
     hookimpl,
     value_at,
 )
-
-NETS = ("generator", "discriminator")
-"""Names of the networks that every run has."""
-
-ENCODER = "encoder"
-"""Name of the network that some runs have as well."""
 
 
 def check_factor(name: str, value: Varying[float]) -> None:

@@ -114,7 +114,7 @@ def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> No
 def test_counts_and_alphas_that_are_none_are_refused(finished: Run) -> None:
     for count in (0, -3, 1.5, True):
         for method in (finished.draw_reals, lambda count: finished.samples(count=count)):
-            with pytest.raises(SettingError, match="^count must be a whole number of at least 1, and is "):
+            with pytest.raises(SettingError, match=r"^count must be a whole number of at least 1, and is "):
                 method(count)  # type: ignore[arg-type]
     latents = finished.fixed_latents(2)
     for alpha in (2.0, -0.1, math.nan):

@@ -215,7 +215,7 @@ def test_a_setting_that_does_not_fit_the_run_is_no_failure_of_a_hook() -> None:
         def before_run(self) -> None:
             at_height({8: 4}, 4, "least")
 
-    with pytest.raises(ConfigError, match="^train.switch: least has no value for height 4"):
+    with pytest.raises(ConfigError, match=r"^train\.switch: least has no value for height 4"):
         make_hooks({}, {"train.switch": Plateau()}).call("before_run", run=None)
 
 

@@ -225,7 +225,9 @@ def test_what_parts_saved_is_taken_where_the_same_part_stands(branch: Branch, tr
     train(*[line.format(0.25) for line in ada], run_dir="trunk")
     run = branch("trunk", *[line.format(0.0) for line in ada], "schedule.total_images = 48")
     assert run.experiment.augmentation.p == 0.25
-    message = r"state that train\.augmentation \(ADA\) saved is not loaded: this config has nothing there that loads one"
+    message = (
+        r"state that train\.augmentation \(ADA\) saved is not loaded: this config has nothing there that loads one"
+    )
     with pytest.warns(UserWarning, match=message):
         branch("trunk", "train.augmentation = @augmentations.Noise()", "schedule.total_images = 48", run_dir="other")
 
