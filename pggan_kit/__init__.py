@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     )
     from pggan_kit.experiment import Experiment
     from pggan_kit.growth.averages import HalfLife, check_average_name, list_plain_values
+    from pggan_kit.growth.fade import ENCODER, NETS
     from pggan_kit.growth.learning_rates import set_rate
     from pggan_kit.growth.moving_settings import follow_clock
     from pggan_kit.growth.power_functions import LARGEST_WIDTH, compute_power_share, convert_width_to_exponent
@@ -153,6 +154,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "experiment": ("Experiment",),
     "growth.averages": ("HalfLife", "check_average_name", "list_plain_values"),
+    "growth.fade": ("ENCODER", "NETS"),
     "growth.learning_rates": ("set_rate",),
     "growth.moving_settings": ("follow_clock",),
     "growth.power_functions": ("LARGEST_WIDTH", "compute_power_share", "convert_width_to_exponent"),
@@ -201,9 +203,11 @@ _ROOMS = ("components", "pictures", "testing")
 """Modules for authors, which `import pggan_kit` alone makes reachable."""
 
 __all__ = [
+    "ENCODER",
     "FADE",
     "LARGEST_WIDTH",
     "MOMENTS",
+    "NETS",
     "STABLE",
     "Activity",
     "Area",

@@ -40,13 +40,24 @@ EARLY_BATCHES = 4
 """Minimum number of batches before an early tick: a tick of a few batches needs none."""
 
 
-def at_height(value: PerStage[T], height: int) -> T:
+A_SETTING = "a per-stage setting"
+"""Name of a setting in errors where the caller gives none."""
+
+
+def at_height(value: PerStage[T], height: int, name: str = A_SETTING) -> T:
     """Return the value of a setting, which may be per stage, at a stage of an image height.
 
+    Args:
+        value: Value of the setting.
+        height: Height of the stage's images.
+        name: Name of the setting, for the error.
+
     Raises:
-        SettingError: The smallest key of a dict is above `height`, or a key is no height.
+        SettingError: There is no value, the smallest key of a dict is above `height`, or a key is no height.
     """
-    return values_per_stage("a per-stage setting", value, [(height, height)])[0]
+    if value is None:
+        raise SettingError(name, "must have a value, and is None")
+    return values_per_stage(name, value, [(height, height)])[0]
 
 
 def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]) -> list[T]:
@@ -190,13 +201,18 @@ Varying: TypeAlias = T | Curve | Mapping[int, T | Curve]
 """A value, a curve over the clock, or a dict of these that is keyed by image height, like `PerStage`."""
 
 
-def value_at(setting: Varying[T], position: Position) -> T | float:
+def value_at(setting: Varying[T], position: Position, name: str = A_SETTING) -> T | float:
     """Return the value of a setting, which may be per stage or a curve, at a place on the clock.
 
+    Args:
+        setting: Value of the setting.
+        position: Place on the clock.
+        name: Name of the setting, for the error.
+
     Raises:
-        SettingError: The smallest key of a dict is above the stage's height, or a key is no height.
+        SettingError: There is no value, the smallest key of a dict is above the stage's height, or a key is no height.
     """
-    value: Any = at_height(setting, position.stage.height)
+    value: Any = at_height(setting, position.stage.height, name)
     if isinstance(value, Curve):
         return value.at(position)
     return cast("T", value)
@@ -360,6 +376,8 @@ class ScheduleSettings:
 
         # The last stage ends with the run.
         total = self._resolve_total(stages, dataset_length)
+        if total < 1 and self.total_images is not None:
+            raise SettingError("total_images", f"is less than one image: {self.total_images!r}")
         if total < 1:
             raise SettingError("stable_images", "must be above 0 somewhere: the schedule spends no images at all")
         return Schedule(tuple(stages), total)
@@ -448,7 +466,7 @@ def round_to_images(name: str, images: float) -> int:
         SettingError: The number is too large.
     """
     if images > LARGEST_WHOLE_NUMBER:
-        raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is {images:.3g}")
+        raise SettingError(name, f"must be at most {LARGEST_WHOLE_NUMBER} images, and is more")
     return round(images)
 
 

@@ -184,6 +184,8 @@ def test_more_steps_than_can_be_counted_are_refused() -> None:
     chosen = ScheduleSettings((4,), 0, 8, batch_size=8, total_images=steps)
     with pytest.raises(ValueError, match=r"^total_images must be at most \d+ images"):
         chosen.resolve(100, 1, 0)
+    with pytest.raises(SettingError, match=r"^stable_images must be at most \d+ images"):
+        ScheduleSettings((4,), 0, 10**310, batch_size=8)
 
 
 def test_sizes() -> None:
@@ -223,6 +225,9 @@ def test_errors_name_the_setting(name: str, value: object) -> None:
 def test_a_run_of_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no images"):
         ScheduleSettings((4,), 10, 0, 4).resolve(10, 1, 0)
+    for total in ("0.4 images", "0.01 epochs"):
+        with pytest.raises(SettingError, match=f"^total_images is less than one image: '{total}'"):
+            ScheduleSettings((4,), 10, 8, 4, total).resolve(10, 1, 0)
 
 
 def test_a_run_begins_with_ticks_that_are_closer_together() -> None:

@@ -24,7 +24,6 @@ from pggan_kit.runs.branches import (
     load_branch_point,
     load_stem,
     put_stem_under,
-    require_bridges,
 )
 from pggan_kit.runs.checkpoint_identity import (
     Change,
@@ -294,6 +293,7 @@ def _resume_locked(
     run.data = data
 
     # The files, back at the checkpoint; the warnings again, as the number of processes may be another one now.
+    start = files.read_start()
     if distributed.rank() == 0:
         files.remove_leftovers(run.checkpoints)
         files.cut_stats(state.images)
@@ -306,7 +306,14 @@ def _resume_locked(
     for line in [*notes, *prepared.list_warnings(schedule, state.stage.index, data.skipped)]:
         files.warn(line)
 
-    training.train(run, data, saved)
+    first_step = state.steps
+    try:
+        training.train(run, data, saved)
+    except UserError:
+        # A component may find only now that it does not fit: then the run is left under the settings that it had.
+        if state.steps == first_step and distributed.rank() == 0:
+            files.write_start(start)
+        raise
     return run
 
 
@@ -326,8 +333,6 @@ def _load_under_changes(
     notes = list_average_notes(state.experiment.averages, saved)
     if not changes:
         return saved, notes
-    if are_below(changes, settings, ["train.switch"]):
-        require_bridges(state, hooks)
     components, left_out = keep_states_of_same_classes(saved, hooks)
     return replace(saved, components=components), [*notes, *left_out]
 

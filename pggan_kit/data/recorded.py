@@ -92,4 +92,6 @@ def read_record(record: Mapping[str, Any]) -> RecordedDataset:
     value_map = BYTES
     if "values" in record:
         value_map = read_value_map(record["values"])
+        if len(value_map.ranges) not in (1, channels):
+            raise ValueError(f"its values have {len(value_map.ranges)} ranges, and its images {channels} channels")
     return RecordedDataset(images, channels, classes, value_map)

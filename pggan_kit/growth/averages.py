@@ -46,7 +46,7 @@ class HalfLife:
             SettingError: A curve's value is out of range.
         """
         # A young piece forgets its random start sooner.
-        half_life = value_at(self.half_life, position)
+        half_life = value_at(self.half_life, position, "half_life")
         check_at_least("half_life", half_life, 0)
         if self.ramp_up is not None:
             half_life = min(half_life, self.ramp_up * age)
@@ -105,6 +105,11 @@ def check_average_name(setting: str, name: object) -> None:
         raise SettingError(
             setting, f"must name an average by a letter, and then letters, digits, _ and ., not by {name!r}"
         )
+    try:
+        float(str(name))
+    except ValueError:
+        return
+    raise SettingError(setting, f"must name an average by no number, which a command takes for a width, as {name!r} is")
 
 
 def list_names(averages: Sequence[Average]) -> list[str]:

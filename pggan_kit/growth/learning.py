@@ -15,6 +15,7 @@ from pggan_kit.components import GrowthPolicy, Piece
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.learning_rates import set_learning_factor
+from pggan_kit.growth.moving_settings import name_place
 from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.schedule import Position, Schedule, Stage
 
@@ -54,13 +55,15 @@ def ask_factors(policy: GrowthPolicy, pieces: Sequence[Piece], position: Positio
         position: the place on the clock.
 
     Raises:
+        ConfigError: a setting of the policy has no value there.
         TrainingError: the policy gave something else than a finite number of at least 0, or freezes all pieces of a
             network.
     """
     # Each answer by itself.
     factors = []
     for piece in pieces:
-        answer: Any = policy.factor(piece, position)
+        with name_place("train.growth", position):
+            answer: Any = policy.factor(piece, position)
         is_number = isinstance(answer, (int, float)) and not isinstance(answer, bool)
         if not is_number or not 0 <= answer < math.inf:
             raise TrainingError(
@@ -138,7 +141,7 @@ def list_planned_parts(
         nets: the names of the networks.
 
     Raises:
-        TrainingError: see `ask_factors`.
+        ConfigError, TrainingError: see `ask_factors`.
     """
     starts = schedule.planned_starts()[: stage.index + 1]
     steps = range(starts[-1], schedule.end(starts), stage.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def find_weight(penalty: Penalty | GeneratorPenalty, position: Position) -> floa
     Raises:
         ConfigError: A weight that moves is no finite number of at least 0.
     """
-    weight: float = value_at(penalty.weight, position)
+    weight: float = value_at(penalty.weight, position, "weight")
     if is_moving(penalty.weight) and not (math.isfinite(weight) and weight >= 0):
         raise ConfigError(
             f"the weight of {type(penalty).__name__} must be finite and at least 0, and is {weight} at {position}"
@@ -124,15 +125,21 @@ def name_place(name: str, position: Position) -> Iterator[None]:
 
 
 def list_places(schedule: Schedule) -> Iterator[Position]:
-    """Yield places of the planned schedule at which steps may begin, each phase's first among them."""
+    """Yield places of the planned schedule at which steps may begin, each phase's first and last among them."""
     starts = schedule.planned_starts()
     for index, start in enumerate(starts):
         own_starts = starts[: index + 1]
         end = schedule.end(own_starts)
         middle = min(end, start + schedule.stages[index].fade_images)
+        batch_size = schedule.stages[index].batch_size
         for low, high in ((start, middle), (middle, end)):
             step = max(1, (high - low) // PLACES_IN_A_PHASE)
-            for images in range(low, high, step):
+            places = set(range(low, high, step))
+            # A curve may leave its range in the last step alone.
+            last = start + (high - start - 1) // batch_size * batch_size
+            if last > low:
+                places.add(last)
+            for images in sorted(places):
                 yield schedule.at(images, own_starts)
 
 
@@ -149,5 +156,16 @@ def list_moving_settings(components: Mapping[str, Any]) -> dict[str, Any]:
             continue
         for name, value in getattr(component, "__dict__", {}).items():
             if not name.startswith("_") and is_moving(value):
-                settings[f"{path}.{name}"] = value
+                settings[f"{path}.{_find_parameter(component, name)}"] = value
     return settings
+
+
+def _find_parameter(component: object, attribute: str) -> str:
+    """Return the parameter that an attribute holds: itself, or `factor` for `old_factor`.
+
+    Where a component has a method of the parameter's name, its attribute has a word before it.
+    """
+    parameters = inspect.signature(type(component)).parameters
+    if attribute in parameters:
+        return attribute
+    return next((name for name in parameters if attribute.endswith(f"_{name}")), attribute)

@@ -125,7 +125,10 @@ class GrowingNetwork(nn.Module):
         return self._pieces
 
     def freeze(self, pieces: Collection[Piece]) -> None:
-        """Freeze pieces, and let all others learn.
+        """Freeze pieces in place of those that were frozen before.
+
+        Those that are frozen no more leave inference mode, and their weights get gradients again once a step asks for
+        them: each step sets `requires_grad` of the weights that learn.
 
         A frozen piece is a fixed function: it stays in inference mode while the network trains, so that neither its
         weights nor its buffers change.
@@ -303,7 +306,7 @@ class Generator(GrowingNetwork):
         return names
 
     def freeze(self, pieces: Collection[Piece]) -> None:
-        """Freeze pieces, and let all others learn; see `GrowingNetwork.freeze`."""
+        """Freeze pieces in place of those that were frozen before; see `GrowingNetwork.freeze`."""
         super().freeze(pieces)
         self._weights_by_birth = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,9 +117,13 @@ def read_value_map(record: Mapping[str, Any]) -> ValueMap:
     if kind not in KINDS or not isinstance(ranges, list) or not ranges:
         raise ValueError("its values are not recorded by their type and ranges")
     try:
-        return ValueMap(str(kind), [(float(low), float(high)) for low, high in ranges])
+        pairs = [(float(low), float(high)) for low, high in ranges]
     except (TypeError, ValueError):
         raise ValueError("the ranges of its values are not recorded as pairs of numbers") from None
+    for low, high in pairs:
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError(f"a range of its values, ({low}, {high}), is not from a finite number to a higher one")
+    return ValueMap(str(kind), pairs)
 
 
 def hold_in_tensor(pixels: np.ndarray) -> Tensor:

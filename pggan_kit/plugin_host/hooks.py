@@ -11,7 +11,7 @@ from typing import Any
 
 import pluggy
 
-from pggan_kit.errors import Interrupted, PluginError, TrainingError, UserError, read_message
+from pggan_kit.errors import ConfigError, Interrupted, PluginError, SettingError, TrainingError, UserError, read_message
 from pggan_kit.plugin_host.loading import Plugins, Row
 from pggan_kit.plugin_host.manager import make_manager, register_hooks
 from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
@@ -223,6 +223,9 @@ class Hooks:
                 raise
             if observer is None and isinstance(error, TrainingError):
                 raise
+            # A setting that does not fit the run, such as one without a value for a stage.
+            if observer is None and isinstance(error, SettingError) and hook == "before_run":
+                raise ConfigError(f"{name}: {error}") from error
             reason = f"{type(error).__name__}: {read_message(error)}"
             failure = f"{name} failed in its hook {hook}{_describe_place(arguments)}: {reason}"
             if observer is None:

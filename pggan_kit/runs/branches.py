@@ -18,7 +18,7 @@ from pggan_kit.runs.checkpoint_identity import Identity, read_discriminator_size
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
-from pggan_kit.runs.snapshot import AVERAGE, STATE, SavedMeans, Snapshot
+from pggan_kit.runs.snapshot import AVERAGE, STATE, Snapshot
 from pggan_kit.runs.snapshot_loading import list_average_notes
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
@@ -227,20 +227,13 @@ def load_branch_point(point: BranchPoint, own: Identity, state: TrainState, hook
         The snapshot that the run goes on from, without what was not loaded; and sentences that say what was not.
 
     Raises:
-        RunError: another architecture, other sizes before the branch, no images left, or a fade that cannot go on.
+        RunError: another architecture, other sizes before the branch, no images left, or a fade that is longer here.
     """
     _require_fit(point, own, state.schedule)
     _require_room(point.saved, state.schedule)
 
-    # The branch counts its own failures and warnings, and its tick begins with it.
-    saved = replace(
-        point.saved, dropped=0, rewinds=0, warned_stage=-1, last_tick=point.saved.images, means=SavedMeans(), best={}
-    )
+    saved = point.saved.as_beginning()
     reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
-    try:
-        require_bridges(state, hooks)
-    except RunError as error:
-        raise RunError(f"--from: {error}") from None
     notes = list_average_notes(state.experiment.averages, saved)
     notes += [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
     components, left_out = keep_states_of_same_classes(saved, hooks)
@@ -303,20 +296,13 @@ def load_stem(stem: BranchPoint, own: Identity, state: TrainState) -> tuple[Snap
         starts=tuple(starts),
         discriminator_updates=0,
         generator_updates=0,
-        last_tick=images,
         phase=STABLE,
-        means=SavedMeans(),
-        dropped=0,
-        rewinds=0,
-        warned_stage=-1,
         stage_over=True,
         ended=False,
         components={},
         component_classes={},
         compiled={},
-        calibration_labels=None,
-        best={},
-    )
+    ).as_beginning()
     reset_optimizers = state.load_snapshot(saved, other_optimizers=True, own_settings=True)
     return saved, [f"the optimizer {name} starts from scratch: {why}" for name, why in reset_optimizers.items()]
 
@@ -366,8 +352,11 @@ def keep_states_of_same_classes(saved: Snapshot, hooks: Hooks) -> tuple[dict[str
         own_class = own_classes.get(name)
         if own_class == noted_class:
             components[name] = value
-        else:
-            notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {name} is {own_class} now")
+            continue
+        reason = f"{name} is {own_class} now"
+        if own_class is None:
+            reason = "this config has nothing there that loads one"
+        notes.append(f"the state that {name} ({noted_class}) saved is not loaded: {reason}")
     return components, notes
 
 
@@ -407,6 +396,8 @@ def describe_stem(text: str | Path, stem: BranchPoint, run: Run) -> str:
 
 def require_bridges(state: TrainState, hooks: Hooks) -> None:
     """Check that networks amid a fade have the old paths that another switch fades from.
+
+    The switch is asked: it must have the state that it saved, as it has it in the run alone.
 
     Raises:
         RunError: they began the stage without an old path.

@@ -175,23 +175,24 @@ class Checkpoints:
                 (self.folder / name).unlink()
         return path
 
-    def _list_superseded(self, snapshot: Snapshot, newest: str | None) -> list[str]:
+    def _list_superseded(self, snapshot: Snapshot, last_name: str | None) -> list[str]:
         """Return the names of best checkpoints that no checkpoint names from which the run may go on.
 
         Args:
             snapshot: the content of the last checkpoint.
-            newest: the name of the last checkpoint where it is the best.
+            last_name: the name of the last checkpoint where it is the best.
         """
         # A checkpoint names the last best before it. What is later than that of the last one is of steps that a resumed
         # run has taken in another way.
-        named = snapshot.best.get("images", -1)
-        oldest = min([entry.images for entry in self._known if not entry.forever], default=snapshot.images)
-        by_clock = self._list_best()
-        before = max((images for images in by_clock.values() if images <= oldest), default=-1)
+        last_best_clock = snapshot.best.get("images", -1)
+        oldest_clock = min([entry.images for entry in self._known if not entry.forever], default=snapshot.images)
+        clocks = self._list_best()
+        oldest_best_clock = max((clock for clock in clocks.values() if clock <= oldest_clock), default=-1)
 
-        superseded = [name for name, images in by_clock.items() if images < before or images > named]
-        if newest is not None:
-            superseded += [name for name, images in by_clock.items() if images == named and name != f"{BEST}{newest}"]
+        superseded = [name for name, clock in clocks.items() if clock < oldest_best_clock or clock > last_best_clock]
+        if last_name is not None:
+            best_name = f"{BEST}{last_name}"
+            superseded += [name for name, clock in clocks.items() if clock == last_best_clock and name != best_name]
         return superseded
 
     def _list_best(self) -> dict[str, int]:

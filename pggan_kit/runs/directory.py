@@ -50,6 +50,12 @@ LONGEST_NAME = 60
 START = ("config.gin", "operative.gin", "run.json")
 """Names of the files that a run begins with, in the order of writing: the last one makes the folder a run."""
 
+DISK_FOLDER = "lost+found"
+"""Name of the folder that ext file systems have at their top, however empty they are."""
+
+NUMBER_ATTEMPTS = 100
+"""Maximum number of numbers that a run tries, each of which another process may have taken meanwhile."""
+
 NOT_EMPTY = (errno.EEXIST, errno.ENOTEMPTY)
 """Errors of renaming a folder to the name of one that is not empty."""
 
@@ -91,7 +97,7 @@ class RunDirectory:
             start: the texts of the files in START, see `describe_start`.
 
         Raises:
-            RunError: `path` is not empty, cannot be made, or another process has just taken it.
+            RunError: `path` is no folder, is not empty, cannot be made, or another process has just taken it.
         """
         try:
             # A folder may be there already if it is empty.
@@ -101,8 +107,13 @@ class RunDirectory:
                 files = cls(path)
                 files._was_there = True
                 files._begin_in_place(start)
+            elif path.is_symlink() and not path.exists():
+                raise RunError(
+                    f"--run-dir {path} is a link to {os.readlink(path)}, which is not there: make its disk available, "
+                    "or name another folder"
+                )
             elif os.path.lexists(path):
-                raise RunError(f"--run-dir {path} is not empty; name another")
+                raise RunError(f"--run-dir {path} is no folder: name one that is empty, or not there yet")
             else:
                 files = cls(path)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +164,11 @@ class RunDirectory:
         if "run.json" in names:
             command = f"pggan-kit resume {quote_path(self.path)}"
             raise RunError(f"--run-dir {self.path} already holds a run; name another, or `{command}`")
+        if names == {DISK_FOLDER}:
+            raise RunError(
+                f"--run-dir {self.path} holds {DISK_FOLDER}, as the top folder of a disk does: name a folder below it, "
+                f"such as {self.path / 'run'}"
+            )
         raise RunError(f"--run-dir {self.path} is not empty; name another")
 
     @classmethod
@@ -412,10 +428,7 @@ class RunDirectory:
         if self._start is None:
             # The first call reads the files; later ones write those that are missing.
             self._absolute = self.path.absolute()
-            self._start = {}
-            for name in START:
-                with suppress(OSError):  # runs that no config was read for have no such files
-                    self._start[name] = read_bytes(self.path / name)
+            self._start = self.read_start()
         for name, content in self._start.items():
             path = self.path / name
             if not path.exists():
@@ -424,6 +437,24 @@ class RunDirectory:
                 except RunError as error:
                     raise TrainingError(str(error)) from error
                 self.warn(f"{path} was removed while the run was training; it was written again")
+
+    def read_start(self) -> dict[str, bytes]:
+        """Return the contents of the files in START, by name."""
+        start = {}
+        for name in START:
+            with suppress(OSError):  # runs that no config was read for have no such files
+                start[name] = read_bytes(self.path / name)
+        return start
+
+    def write_start(self, start: Mapping[str, bytes]) -> None:
+        """Write files of the run's start where they have another content.
+
+        Args:
+            start: The contents, as `read_start` returned them.
+        """
+        for name, content in start.items():
+            if read_bytes(self.path / name) != content:
+                write_atomically(self.path / name, content)
 
     def append_stats(self, row: Mapping[str, Any]) -> None:
         """Add a tick's row to `stats.jsonl`; see `JsonLines.append`. Say if earlier rows were taken away."""
@@ -527,14 +558,19 @@ def _make_folder(path: Path, start: Mapping[str, str]) -> None:
 
 
 def _make_next_folder(name: str, start: Mapping[str, str]) -> Path:
-    """Make a new folder under `runs/`, see `_make_folder`, and return it."""
+    """Make a new folder under `runs/`, see `_make_folder`, and return it.
+
+    Raises:
+        RunError: Other processes were faster each time.
+        OSError: It cannot be made.
+    """
     safe_name = re.sub(r"[^\w.-]+", "-", name)[:LONGEST_NAME]
     ROOT.mkdir(exist_ok=True)
     # Two runs of different names would both be made under one number.
     lock = locks.acquire(ROOT / NUMBERS_LOCK, waiting=lambda: None)
     try:
-        while True:
-            matches = [re.match(r"(\d{5})-", entry.name) for entry in ROOT.iterdir()]
+        for _ in range(NUMBER_ATTEMPTS):
+            matches = [re.match(r"([0-9]{5,})-", entry.name) for entry in ROOT.iterdir()]
             numbers = [int(match[1]) for match in matches if match is not None]
             path = ROOT / f"{max(numbers, default=-1) + 1:05d}-{safe_name}"
             try:
@@ -544,6 +580,7 @@ def _make_next_folder(name: str, start: Mapping[str, str]) -> Path:
                     continue
                 raise
             return path
+        raise RunError(f"cannot make a run directory in {ROOT}: each number was taken meanwhile; name one by --run-dir")
     finally:
         if lock is not None:
             lock.release()

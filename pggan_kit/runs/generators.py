@@ -365,7 +365,8 @@ def draw_images(
     pictures = []
     try:
         with fork_random_numbers(device, seed):
-            for start in range(0, len(latents), CHUNK):
+            # Of no latents too, there are images of no rows.
+            for start in range(0, max(1, len(latents)), CHUNK):
                 chunk = slice(start, start + CHUNK)
                 chunk_labels = None
                 if labels is not None:

@@ -14,7 +14,7 @@ from pggan_kit.growth.averages import PowerAverage
 from pggan_kit.growth.power_functions import LARGEST_WIDTH, Fit, convert_width_to_exponent, fit_profile
 from pggan_kit.runs.average_snapshots import AverageSnapshot, AverageSnapshots
 from pggan_kit.runs.generators import calibrate_if_normed, regrow_generator
-from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.runs.snapshot import AVERAGE, Snapshot
 from pggan_kit.runs.snapshot_loading import load_weights, refuse_unfit_snapshot, require_stage_in_schedule
 from pggan_kit.system.seeding import fork_random_numbers
 
@@ -188,15 +188,4 @@ def _sum_weights(
 def _hold_average_alone(saved: Snapshot, name: str, net: Generator) -> Snapshot:
     """Return a checkpoint with a network as its only average, and without what training needs."""
     weights = {key: value.detach() for key, value in net.state_dict().items()}
-    return replace(
-        saved,
-        averages={name: weights},
-        generator={},
-        discriminator={},
-        encoder={},
-        optimizers={},
-        optimizer_classes={},
-        scalers={},
-        components={},
-        component_classes={},
-    )
+    return replace(saved.reduce(AVERAGE), averages={name: weights})

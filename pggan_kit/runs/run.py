@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, check_at_least, did_you_mean, suggest
+from pggan_kit.errors import RunError, check_at_least, check_between, did_you_mean, suggest
 from pggan_kit.layers.value_maps import BYTES, ValueMap
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.runs.checkpoint_identity import Identity
@@ -117,6 +117,7 @@ class Run:
 
         Raises:
             RunError: there is no such average.
+            ValueError: `alpha` is out of range.
         """
         net = self.state.generator
         if isinstance(average, str):
@@ -132,7 +133,11 @@ class Run:
         Args:
             net: the generator, or its average.
             alpha: the new path's share, in [0, 1]; None: that of the last step.
+
+        Raises:
+            ValueError: `alpha` is out of range.
         """
+        check_between("alpha", alpha, 0, 1)
         if alpha is None:
             alpha = self.alpha.get("generator", 1.0)
         if net.bridge is None or alpha == 1.0:
@@ -165,9 +170,9 @@ class Run:
 
         Raises:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
-            ValueError: `count` is below 1.
+            ValueError: `count` is no whole number of at least 1.
         """
-        check_at_least("count", count, 1)
+        check_at_least("count", count, 1, whole=True)
         if stage is None:
             generator = self.generator()
         else:
@@ -188,7 +193,11 @@ class Run:
 
         Args:
             count: number of images, at least 1. With labels, each row shows one class.
+
+        Raises:
+            ValueError: `count` is no whole number of at least 1.
         """
+        check_at_least("count", count, 1, whole=True)
         if self.data is None:
             return None
         stage = self.state.stage

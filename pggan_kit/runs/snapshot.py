@@ -213,6 +213,20 @@ class Snapshot:
             reduced = replace(reduced, generator={}, discriminator={}, encoder={})
         return reduced
 
+    def as_beginning(self) -> Snapshot:
+        """Return what a new run begins with, without what this run counted, measured and drew for itself."""
+        # Its labels may be of classes that the other run's data have not, and its tick begins with it.
+        return replace(
+            self,
+            last_tick=self.images,
+            means=SavedMeans(),
+            dropped=0,
+            rewinds=0,
+            warned_stage=-1,
+            calibration_labels=None,
+            best={},
+        )
+
     def require_readable(self) -> None:
         """Check that a process that loads the snapshot will accept it.
 

@@ -531,11 +531,16 @@ class TrainState:
             noted_class = saved.optimizer_classes.get(name)
             if noted_class != own_class:
                 if not other_optimizers:
+                    there = f"the checkpoint's optimizer {name} is {noted_class}"
+                    if noted_class is None:
+                        there = f"the checkpoint has no optimizer {name}"
                     raise RunError(
-                        f"the checkpoint's optimizer {name} is {noted_class}, and this config's is {own_class}: change "
-                        "it back, or begin a new run from this one: pggan-kit train CONFIG --from RUN"
+                        f"{there}, and this config's is {own_class}: change it back, or begin a new run from this one: "
+                        "pggan-kit train CONFIG --from RUN"
                     )
                 reset[name] = f"{noted_class} there, {own_class} now"
+                if noted_class is None:
+                    reset[name] = "that run kept no state of it"
                 continue
 
             own_groups = [_settings_of_group(group) for group in optimizer.param_groups]

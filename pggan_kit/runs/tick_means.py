@@ -26,9 +26,11 @@ class TickMeans:
 
         Args:
             values: 0-dim, or (k,) of what the step computed k times, each of which counts alike. A name that is missing
-                in some steps is averaged over those that have it.
+                in some steps, or has no values there, is averaged over those that have it.
         """
         for name, value in values.items():
+            if value.numel() == 0:
+                continue
             total = value
             if value.dim() > 0:
                 total = value.sum()

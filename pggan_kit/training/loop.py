@@ -37,6 +37,7 @@ from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
 from pggan_kit.runs.average_snapshots import AverageSnapshot, list_due
+from pggan_kit.runs.branches import require_bridges
 from pggan_kit.runs.host_copies import PendingCopy, PlainCopier, choose_copier
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import STATE, Snapshot
@@ -470,6 +471,7 @@ class Loop:
         if checkpoint is not None:
             for name, value in checkpoint.components.items():
                 self.hooks.call_one(name, "load_state", run=self.run, saved=value)
+            require_bridges(self.state, self.hooks)
             self.set_alpha()
 
     def free_reals(self) -> None:

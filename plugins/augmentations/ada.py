@@ -170,7 +170,7 @@ class ADA:
 
     def _find_p(self, position: Position) -> float:
         """Return p as it is set at a place on the clock; see `check_at`."""
-        p: float = value_at(self.first_p, position)
+        p: float = value_at(self.first_p, position, "p")
         if not 0 <= p <= 1:
             raise ConfigError(f"augmentations.ADA.p must be in [0, 1], and is {p} at {position}")
         return p

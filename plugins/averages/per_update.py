@@ -34,7 +34,7 @@ class PerUpdate:
         Raises:
             SettingError: A curve's value is out of range.
         """
-        decay = value_at(self.decay, position)
+        decay = value_at(self.decay, position, "decay")
         check_between("decay", decay, 0, 1, high_included=False)
         return (1.0 - decay,)
 

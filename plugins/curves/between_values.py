@@ -47,8 +47,8 @@ class CurveBetweenValues:
         if self.end_images is not None:
             end = _place_in_span(self.end_images, low, high)
 
-        # Where a stage is shorter than the way to the start, the value does not move.
-        if position.images <= start:
+        # Where a stage is shorter than the way to the start, or ends before it, the value does not move.
+        if position.images <= start or end <= start:
             return 0.0
         if position.images >= end:
             return 1.0

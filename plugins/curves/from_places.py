@@ -94,7 +94,7 @@ class WarmUp:
 
     def at(self, position: Position) -> float:
         """Return the value at a place on the clock, times the share that is reached there."""
-        value = value_at(self.value, position)
+        value = value_at(self.value, position, "value")
         low, _ = find_span(self.over, position)
         spent = max(0, position.images - low)
         if spent >= self.images:

@@ -41,7 +41,7 @@ class FreezeOld(ChosenNetworks):
         if self.images is None:
             return 0.0
         spent = position.images - position.stage_start
-        return 0.0 if spent < at_height(self.images, position.stage.height) else 1.0
+        return 0.0 if spent < at_height(self.images, position.stage.height, "images") else 1.0
 
 
 class FreezeD(Everything):
@@ -72,8 +72,10 @@ class FreezeD(Everything):
         """Return 0 for the frozen pieces of D, and 1 for all others."""
         height = position.stage.height
         spent = position.images - position.stage_start
-        if piece.net != "discriminator" or spent < at_height(self.images, height):
+        if piece.net != "discriminator" or spent < at_height(self.images, height, "images"):
             return 1.0
         # The head is of stage 0, and each block of the stage that it came with.
-        near_score = piece.name in ("head", "block") and piece.birth.index < at_height(self.learning, height)
+        near_score = piece.name in ("head", "block") and piece.birth.index < at_height(
+            self.learning, height, "learning"
+        )
         return 1.0 if near_score else 0.0

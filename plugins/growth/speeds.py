@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pggan_kit import (
+    ENCODER,
     MOMENTS,
+    NETS,
     ConfigError,
     Curve,
     PerStage,
@@ -21,12 +23,6 @@ from pggan_kit import (
     hookimpl,
     value_at,
 )
-
-NETS = ("generator", "discriminator")
-"""Names of the networks that every run has."""
-
-ENCODER = "encoder"
-"""Name of the network that some runs have as well."""
 
 
 def check_factor(name: str, value: Varying[float]) -> None:
@@ -135,11 +131,11 @@ class WarmUpNew(ChosenNetworks):
     def factor(self, piece: Piece, position: Position) -> float:
         """Return the factor of the warm-up for new pieces, and 1 for old ones and after it."""
         spent = position.images - position.stage_start
-        images = at_height(self.images, position.stage.height)
+        images = at_height(self.images, position.stage.height, "images")
         if piece.net not in self.nets or piece.is_old(position) or position.stage.index == 0 or spent >= images:
             return 1.0
         if self.new_factor is not None:
-            return float(value_at(self.new_factor, position))
+            return float(value_at(self.new_factor, position, "factor"))
         return min(1.0, (spent + position.stage.batch_size) / images)
 
 
@@ -166,5 +162,5 @@ class SlowOld(ChosenNetworks):
     def factor(self, piece: Piece, position: Position) -> float:
         """Return the factor of old pieces, and 1 for new ones."""
         if piece.net in self.nets and is_beside_new(piece, position):
-            return float(value_at(self.old_factor, position))
+            return float(value_at(self.old_factor, position, "factor"))
         return 1.0

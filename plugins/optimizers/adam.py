@@ -109,12 +109,12 @@ class Adam:
         Raises:
             SettingError: A value of a curve is out of range.
         """
-        rate = value_at(self.lr, position)
+        rate = value_at(self.lr, position, "lr")
         check_at_least("lr", rate, 0)
         check_finite("lr", rate)
         betas = []
         for name in ("beta1", "beta2"):
-            beta = value_at(getattr(self, name), position)
+            beta = value_at(getattr(self, name), position, name)
             check_between(name, beta, 0, 1, high_included=False)
             betas.append(beta**self._lazy_share)
         return {"lr": rate * self._lazy_share, "betas": tuple(betas)}

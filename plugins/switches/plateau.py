@@ -158,10 +158,10 @@ class Plateau:
 
     def _get_limits(self, stage: Stage) -> tuple[int, int]:
         """Return the least and the most images of a stage."""
-        least = at_height(self.least, stage.height)
+        least = at_height(self.least, stage.height, "least")
         if self.most is None or stage.budget == 0:
             return least, stage.budget
-        return least, at_height(self.most, stage.height)
+        return least, at_height(self.most, stage.height, "most")
 
     def _is_level(self, points: Sequence[tuple[int, float]], since: int) -> bool:
         """Return whether the line through the last window's values is level.

@@ -97,7 +97,7 @@ class Alternating:
 
     def _count_critic_updates(self, position: Position) -> int:
         """Return n_critic at a place on the clock; see `check_at`."""
-        value = value_at(self.n_critic, position)
+        value = value_at(self.n_critic, position, "n_critic")
         if not 0.5 <= value < math.inf:
             raise ConfigError(f"updates.Alternating.n_critic must round to at least 1, and is {value} at {position}")
         return max(1, round(value))

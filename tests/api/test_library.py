@@ -23,7 +23,7 @@ from pggan_kit.api.generator import load_generator
 from pggan_kit.benchmarking.bench import bench
 from pggan_kit.benchmarking.plan import plan
 from pggan_kit.config.object_components import find_component_places
-from pggan_kit.errors import ConfigError, PluginError, RunError
+from pggan_kit.errors import ConfigError, PluginError, RunError, SettingError
 from pggan_kit.report import write_report
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
@@ -111,10 +111,22 @@ def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> No
     assert run.samples().shape == (64, 1, 16, 16)
 
 
+def test_counts_and_alphas_that_are_none_are_refused(finished: Run) -> None:
+    for count in (0, -3, 1.5, True):
+        for method in (finished.draw_reals, lambda count: finished.samples(count=count)):
+            with pytest.raises(SettingError, match=r"^count must be a whole number of at least 1, and is "):
+                method(count)  # type: ignore[arg-type]
+    latents = finished.fixed_latents(2)
+    for alpha in (2.0, -0.1, math.nan):
+        with pytest.raises(SettingError, match=r"^alpha must be in \[0, 1\]"):
+            finished.generate(latents, alpha=alpha)
+    assert finished.generate(latents[:0]).shape == (0, *finished.generate(latents).shape[1:])
+
+
 def test_samples_of_what_has_not_ended_are_refused(finished: Run) -> None:
     with pytest.raises(RunError, match=r"stage '32x32': no such stage has .* that have ended: 0 \(4x4\), 1 "):
         finished.samples("32x32")
-    with pytest.raises(ValueError, match="count must be at least 1, and is 0"):
+    with pytest.raises(ValueError, match="count must be a whole number of at least 1, and is 0"):
         finished.samples(count=0)
     with pytest.raises(RunError, match="no such stage"):
         load_generator(finished.directory, stage=7)

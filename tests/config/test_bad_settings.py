@@ -18,6 +18,8 @@ from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit.config.arguments import fits_annotation, read_annotations
 from pggan_kit.config.builder import ROOTS
+from pggan_kit.errors import SettingError
+from pggan_kit.growth.averages import check_average_name
 from pggan_kit.plugin_host.loading import load_plugins
 
 CHOSEN_BY = {
@@ -351,6 +353,13 @@ def test_a_setting_of_an_average_out_of_range_is_refused(
     chosen = f"train.averages = [@averages.{parameter.partition('.')[0]}()]"
     message = rejected(r"tiny\.gin:18: ", chosen, f"averages.{parameter} = {value}")
     assert complaint in message
+
+
+@pytest.mark.parametrize("name", ["inf", "NaN", "Infinity"])
+def test_the_name_of_an_average_is_nothing_that_a_command_takes_for_a_width(name: str) -> None:
+    """`--average inf` would be the width, and the average could not be chosen."""
+    with pytest.raises(SettingError, match=f"^name must name an average by no number, .* as '{name}' is"):
+        check_average_name("name", name)
 
 
 def test_the_name_of_an_average_is_no_width(rejected: Callable[..., str]) -> None:

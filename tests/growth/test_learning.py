@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pggan_kit.components import Piece
-from pggan_kit.errors import TrainingError
+from pggan_kit.errors import ConfigError, TrainingError
 from pggan_kit.growth.learning import (
     SplitOptimizer,
     acts_at_base,
@@ -46,6 +46,13 @@ def test_a_factor_is_a_finite_number_of_at_least_0(answer: Any) -> None:
     position = SCHEDULE.at(48, [0])
     with pytest.raises(TrainingError, match=r"gave .* as the factor of the generator's stem of 4x4 at images 48; it"):
         ask_factors(Answers(answer), name_pieces(position.stage), position)
+
+
+@pytest.mark.parametrize("learning", [{8: 3}, None])
+def test_a_setting_without_a_value_for_a_stage_is_named(learning: Any) -> None:
+    """As an object in Python may have it: gin checks its type, and the schedule is not known before."""
+    with pytest.raises(ConfigError, match=r"^train\.growth: learning (has no value for height 4|must have a value)"):
+        list_planned_parts(FreezeD(learning), SCHEDULE, SCHEDULE.stages[0])
 
 
 def test_something_of_each_network_learns() -> None:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+
+from pggan_kit.errors import ConfigError
+from pggan_kit.growth.averages import HalfLife
+from pggan_kit.growth.moving_settings import list_moving_settings, list_places
+from pggan_kit.runs.average import compute_shares
+from pggan_kit.schedule import ScheduleSettings
+from pggan_plugins.augmentations import ADA
+from pggan_plugins.curves import Linear
+from pggan_plugins.growth import SlowOld, WarmUpNew
+from pggan_plugins.penalties import R1
 
 FALLING = ["curves.Linear.begin = 0.9", "curves.Linear.end = -0.5"]
 RISING = ["curves.Linear.begin = 0.5", "curves.Linear.end = 1.5"]
@@ -48,3 +59,56 @@ def test_a_value_that_is_out_of_range_anywhere_is_refused_before_training(
 ) -> None:
     lines, message = OUT_OF_RANGE[case]
     rejected(message, *lines)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ScheduleSettings((4, 8, 16), 800, 1600, 8),
+        ScheduleSettings((4, 8), 0, 333, {4: 5, 8: 7}),
+        ScheduleSettings((4, 8), 10, 101, 4, total_images=190),
+    ],
+)
+def test_the_last_step_of_each_phase_is_among_the_places_that_are_checked(settings: ScheduleSettings) -> None:
+    schedule = settings.resolve(100, 1, 0)
+    checked = {(place.images, place.phase) for place in list_places(schedule)}
+    for index, stage in enumerate(schedule.stages):
+        starts = schedule.planned_starts()[: index + 1]
+        last = {}
+        for images in range(starts[-1], schedule.end(starts), stage.batch_size):
+            last[schedule.at(images, starts).phase] = images
+        assert checked >= {(images, phase) for phase, images in last.items()}
+
+
+def test_a_value_that_leaves_its_range_in_the_last_step_alone_is_refused_before_training(
+    rejected: Callable[..., str],
+) -> None:
+    rejected(
+        r"lr must be .*, and is -\S+, at images 1592 \(4x4, stable\)",
+        "schedule.sizes = (4,)",
+        "schedule.stable_images = 1600",
+        "schedule.batch_size = 8",
+        "optimizers.Adam.lr = @curves.Linear()",
+        "curves.Linear.begin = 1e-3",
+        "curves.Linear.end = -2e-5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("component", "wanted"),
+    [
+        (SlowOld(Linear(1.0, 0.5)), "train.part.factor"),
+        (WarmUpNew(100, Linear(0.0, 0.5)), "train.part.factor"),
+        (ADA(target=None, p=Linear(0.0, 0.5)), "train.part.p"),
+        (R1(Linear(10.0, 1.0)), "train.part.weight"),
+    ],
+)
+def test_moving_settings_are_named_by_their_parameters(component: object, wanted: str) -> None:
+    assert list(list_moving_settings({"train.part": component})) == [wanted]
+
+
+@pytest.mark.parametrize("half_life", [{8: 100.0}, None])
+def test_a_half_life_without_a_value_for_a_stage_is_named(half_life: Any) -> None:
+    position = ScheduleSettings((4, 8), 8, 8, 4).resolve(10, 1, 0).at(0, [0])
+    with pytest.raises(ConfigError, match=r"^the average half_life: half_life (has no value for|must have a value)"):
+        compute_shares(HalfLife(half_life), position, 100, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from pggan_kit.data.recorded import read_record
 from pggan_kit.layers.tensors import images_from_uint8, images_to_uint8
 from pggan_kit.layers.value_maps import BYTES, KINDS, ValueMap, hold_in_tensor, read_value_map
 
@@ -84,8 +86,26 @@ def test_a_map_is_recorded(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [{}, {"type": "int8", "ranges": [[0, 1]]}, {"type": "uint8", "ranges": []}, {"type": "uint8", "ranges": [1]}],
+    [
+        {},
+        {"type": "int8", "ranges": [[0, 1]]},
+        {"type": "uint8", "ranges": []},
+        {"type": "uint8", "ranges": [1]},
+        {"type": "float32", "ranges": [[0, math.nan]]},
+        {"type": "float32", "ranges": [[-math.inf, 1]]},
+        {"type": "float32", "ranges": [[0, 1], [2, 2]]},
+        {"type": "float32", "ranges": [[1, 0]]},
+    ],
 )
 def test_damaged_records_are_refused(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="its values"):
         read_value_map(record)
+
+
+def test_a_record_has_one_range_or_one_for_each_channel() -> None:
+    record: dict[str, Any] = {"images": 8, "channels": 3, "classes": 0}
+    for count in (1, 3):
+        values = ValueMap("float32", [(0, 1)] * count)
+        assert read_record({**record, "values": values.record()}).values == values
+    with pytest.raises(ValueError, match="its values have 2 ranges, and its images 3 channels"):
+        read_record({**record, "values": ValueMap("float32", [(0, 1), (0, 1)]).record()})

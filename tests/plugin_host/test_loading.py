@@ -13,11 +13,12 @@ import torch
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.prepare import prepare
 from pggan_kit.components import KINDS
-from pggan_kit.errors import PluginError
+from pggan_kit.errors import ConfigError, PluginError
 from pggan_kit.plugin_host import loading
 from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import Plugin, Plugins, load_plugins
+from pggan_kit.schedule import at_height
 
 
 def test_shipped_components_come_through_entry_points_named_like_their_folders() -> None:
@@ -204,6 +205,18 @@ def test_properties_of_a_plugin_are_not_run_when_it_is_registered() -> None:
     called: list[str] = []
     make_hooks({"touchy": Touchy("touchy", called)}).call("before_run", run=None)
     assert called == ["touchy"]
+
+
+def test_a_setting_that_does_not_fit_the_run_is_no_failure_of_a_hook() -> None:
+    """Such as one without a value for a stage, in a component that was made in Python."""
+
+    class Plateau:
+        @hookimpl
+        def before_run(self) -> None:
+            at_height({8: 4}, 4, "least")
+
+    with pytest.raises(ConfigError, match=r"^train\.switch: least has no value for height 4"):
+        make_hooks({}, {"train.switch": Plateau()}).call("before_run", run=None)
 
 
 def test_components_of_silent_kinds_are_not_called() -> None:

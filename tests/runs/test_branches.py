@@ -14,9 +14,10 @@ from conftest import STUB, TINY
 from helpers.killing import StopAt, last, rows
 
 import pggan_kit
-from pggan_kit import hookimpl
+from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs.average import draw_calibration_labels
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 
@@ -162,12 +163,72 @@ def test_a_branch_amid_a_fade_goes_on_with_it(branch: Branch, train: Callable[..
     assert alphas[:4] == [0.25, 0.5, 0.75, 1.0], "the new schedule governs from there"
 
 
+class Late:
+    """A switch that prepares itself in `before_run`, and fades from 0 only once it has the state that it saved."""
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.seen = 0
+
+    @hookimpl
+    def after_step(self) -> None:
+        self.seen += 1
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return progress if self.seen else 1.0
+
+    @hookimpl
+    def save_state(self) -> dict[str, int]:
+        return {"seen": self.seen}
+
+    @hookimpl
+    def load_state(self, saved: dict[str, int]) -> None:
+        self.seen = saved["seen"]
+
+
+class Lates:
+    """A plugin whose switch is `Late`."""
+
+    @hookimpl
+    def components(self) -> list[Component]:
+        return [Component("switches", "Late", Late)]
+
+
+def test_a_switch_is_asked_when_it_has_the_state_that_it_saved(branch: Branch, train: Callable[..., Any]) -> None:
+    """In a branch amid a fade, which goes on as the run would, and in a run that is resumed with another switch."""
+    late = "train.switch = @switches.Late()"
+    with pytest.raises(Interrupted):
+        train(late, run_dir="trunk", plugins=(StopAt(12), Lates()))
+    run = branch("trunk", late, plugins=(Lates(),))
+    whole = train(late, run_dir="whole", plugins=(Lates(),))
+    assert are_equal(run.state.generator.state_dict(), whole.state.generator.state_dict())
+    with pytest.raises(Interrupted):
+        train(run_dir="linear", plugins=(StopAt(12),))
+    assert resume("linear", [late], plugins=[str(STUB), Lates()]).state.images == 40
+
+
+def test_averages_of_a_branch_are_calibrated_with_its_own_labels(branch: Branch, train: Callable[..., Any]) -> None:
+    base = TINY.replace("architectures.PGGAN.channels = 4\n", "")
+    lines = ["train.architecture = @architectures.ResNet()", "architectures.ResNet.channels = 4"]
+    lines += ["architectures.ResNet.conditioning = 'projection'", "train.tick = 100"]
+    lines += ["schedule.sizes = (4, 8)", "datasets.Stub.classes = 3"]
+    train(*lines, run_dir="trunk", base=base)
+    run = branch("trunk@0", *lines, "train.seed = 7", base=base)
+    labels = draw_calibration_labels(run.experiment, run.state.stage)
+    assert torch.equal(last(Path("branch"))["calibration_labels"], labels)
+    assert not torch.equal(last(Path("trunk"))["calibration_labels"], labels)
+
+
 def test_what_parts_saved_is_taken_where_the_same_part_stands(branch: Branch, train: Callable[..., Any]) -> None:
     ada = ["train.augmentation = @augmentations.ADA()", "augmentations.ADA.p = {}"]
     train(*[line.format(0.25) for line in ada], run_dir="trunk")
     run = branch("trunk", *[line.format(0.0) for line in ada], "schedule.total_images = 48")
     assert run.experiment.augmentation.p == 0.25
-    with pytest.warns(UserWarning, match=r"state that train\.augmentation \(ADA\) saved is not loaded: train"):
+    message = (
+        r"state that train\.augmentation \(ADA\) saved is not loaded: this config has nothing there that loads one"
+    )
+    with pytest.warns(UserWarning, match=message):
         branch("trunk", "train.augmentation = @augmentations.Noise()", "schedule.total_images = 48", run_dir="other")
 
 
@@ -179,7 +240,7 @@ def test_other_optimizers_begin_anew_and_it_is_said(trunk: Path, branch: Branch)
         "train.discriminator_optimizer = None",
         "schedule.total_images = 48",
     ]
-    with pytest.warns(UserWarning, match="the optimizer both starts from scratch: None there, SharedCounterAdam now"):
+    with pytest.warns(UserWarning, match="the optimizer both starts from scratch: that run kept no state of it"):
         branch("trunk", *joint)
     assert "the optimizer both starts from scratch" in Path("branch/log.txt").read_text()
 

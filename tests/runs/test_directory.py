@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from helpers.killing import StopAt, in_a_child, killed_at
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.runs import directory
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 
@@ -45,6 +47,29 @@ def test_runs_that_begin_at_once_have_numbers_of_their_own(tmp_path: Path, monke
     assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
     numbers = sorted(path.name[:5] for path in Path("runs").iterdir() if path.is_dir())
     assert numbers == [f"{number:05d}" for number in range(40)]
+
+
+def test_numbers_go_on_after_five_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/99999-x").mkdir(parents=True)
+    Path("runs/٢٠٠٠٠٠-x").mkdir()  # digits of another script number no run
+    for number in (100_000, 100_001):
+        files = RunDirectory.create(None, "x", BEGIN)
+        files.unlock()
+        assert files.path == Path(f"runs/{number}-x")
+
+
+def test_numbers_that_are_taken_each_time_end_in_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_too_late(path: Path, start: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(directory, "_make_folder", be_too_late)
+    with pytest.raises(RunError, match="each number was taken meanwhile; name one by --run-dir"):
+        RunDirectory.create(None, "x", BEGIN)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    RunDirectory.create(None, "x", BEGIN).unlock()
 
 
 @pytest.mark.parametrize("place", ["run", "runs", "empty"])
@@ -88,6 +113,23 @@ def test_a_folder_with_a_config_of_somebody_else_is_not_begun_in(tmp_path: Path)
     with pytest.raises(RunError, match="is not empty"):
         RunDirectory.create(tmp_path, "x", BEGIN)
     assert (tmp_path / "config.gin").read_text() == "mine"
+
+
+def test_what_is_no_empty_folder_is_named_for_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    link = tmp_path / "link"
+    link.symlink_to("gone")
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    for path, message in {
+        file: r"file is no folder: name one that is empty, or not there yet",
+        link: r"link is a link to gone, which is not there",
+        disk: r"disk holds lost\+found, .*: name a folder below it, such as .*disk/run",
+    }.items():
+        with pytest.raises(RunError, match=message):
+            RunDirectory.create(path, "x", BEGIN)
+    assert [path.name for path in disk.iterdir()] == ["lost+found"]
 
 
 def test_a_folder_that_is_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +51,17 @@ def walk(state: TrainState) -> None:
     generator = torch_generator(3, "walk", state.steps)
     for param in state.generator.parameters():
         param += 0.2 * torch.randn(param.shape, generator=generator)
+
+
+def test_an_average_that_is_made_carries_nothing_else(grown: tuple[Run, History]) -> None:
+    run, _ = grown
+    before = load_at(run, 24, "stable")
+    saved = replace(load_at(run, 48, "fade"), return_point=before)
+    made, _ = make_average(run.experiment, run.schedule, saved, run.files.average_snapshots(), 0.1)
+    assert made.holds == "average"
+    assert made.return_point is None
+    empty = [made.generator, made.discriminator, made.optimizers, made.components, made.means.sums]
+    assert not any(empty)
 
 
 # Against a sum over all weights that a growing generator has had

@@ -300,6 +300,7 @@ def test_tick_means() -> None:
     assert means.read() == {"a": 4.0}
     means.add({"a": torch.tensor([1.0, 2.0, 6.0]), "b": torch.tensor([5.0])})
     means.add({"a": torch.tensor(11.0), "b": torch.tensor([7.0, 9.0])})
+    means.add({"b": torch.zeros(0), "c": torch.zeros(0)})
     assert means.read() == {"a": 5.0, "b": 7.0}, "a step's values count one by one"
 
 

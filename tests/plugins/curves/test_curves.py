@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
+import pkgutil
 from typing import Any
 
 import pytest
+from helpers.paths import ROOT
 
+import pggan_plugins
 from pggan_kit.errors import SettingError
 from pggan_kit.schedule import FADE, Schedule, ScheduleSettings
 from pggan_kit.testing import CurveSuite
@@ -59,6 +64,13 @@ def test_a_way_longer_than_its_span_begins_within_it() -> None:
     """With 100 of the last 80 images, a fifth of the way is behind at the beginning."""
     assert Linear(1.0, 0.0, "run", -100).at(SCHEDULE.at(0, [0])) == pytest.approx(0.8)
     assert Linear(1.0, 0.0, "stage", 25).at(SCHEDULE.at(19, [0])) == 1.0
+
+
+def test_a_way_that_would_end_before_it_begins_does_not_move() -> None:
+    """In a stage of 20 images, that from 15 images on until 10 before the end; in one of 30 it moves."""
+    crossing = Linear(1.0, 0.0, "stage", 15, -10)
+    assert {crossing.at(SCHEDULE.at(images, [0])) for images in range(20)} == {1.0}
+    assert crossing.at(SCHEDULE.at(20 + 16, [0, 20])) == pytest.approx(0.8)
 
 
 def test_a_stage_that_lasts_longer_than_planned_keeps_the_last_value() -> None:
@@ -154,3 +166,19 @@ def test_errors_say_what_to_do() -> None:
         Linear(1.0, 0.0, start_images=-5, end_images=10)
     with pytest.raises(SettingError, match=r"^values must have one from 0 images on, e\.g\. "):
         Steps({5: 1.0})
+
+
+def test_the_guide_lists_all_settings_that_may_move() -> None:
+    text = (ROOT / "docs/guides/curves.md").read_text()
+    missing = []
+    for module in pkgutil.iter_modules(pggan_plugins.__path__):
+        kind = module.name
+        package = importlib.import_module(f"pggan_plugins.{kind}")
+        for component in getattr(package, "components", list)():
+            for name, parameter in inspect.signature(component.factory).parameters.items():
+                # Optimizers and penalties are listed as kinds.
+                if "Varying" not in str(parameter.annotation) or kind == "optimizers" or name == "weight":
+                    continue
+                if f"`{kind}.{component.name}" not in text or name not in text:
+                    missing.append(f"{kind}.{component.name}.{name}")
+    assert not missing

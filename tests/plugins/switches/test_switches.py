@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import STUB
+from conftest import STUB, TINY
 from helpers.variants import train_once
 
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
-from pggan_kit.errors import Interrupted
+from pggan_kit.errors import ConfigError, Interrupted
 from pggan_kit.testing import SwitchSuite, make_stages
 from pggan_plugins import switches
+from pggan_plugins.switches.nudged import nudge_first_weight
 
 POINTS = (0.0, 0.2, 0.25, 0.5, 0.75, 0.999)
 
@@ -169,10 +170,40 @@ def test_nudged_moves_one_weight_by_the_least_that_bfloat16_sees_once(train: Cal
     assert all(torch.equal(a, b) for a, b in zip(seen["nudged"], seen["again"], strict=True))
 
 
-def test_nudged_runs_drift_apart_in_bfloat16_too(train: Callable[..., Any]) -> None:
+SMALL = {
+    "PGGAN": {"channels": 4},
+    "SkipPGGAN": {"channels": 4},
+    "R3GAN": {"channels": 4, "group_size": 4},
+    "ResNet": {"channels": 4},
+    "StyleGAN2": {"channels": 4, "style_size": 8, "mapping_layers": 1},
+    "Tutorial": {"generator_channels": 4, "discriminator_channels": 4},
+}
+"""Settings that make each architecture small."""
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.usefixtures("few_calibrations")
+def test_nudged_runs_drift_apart_in_bfloat16_too(architecture: str, train: Callable[..., Any]) -> None:
     """A control that changes no bit of what is computed would say that chance does nothing."""
     low = ("train.precision = 'bfloat16'", "schedule.total_images = 20")
-    linear = train(*low, run_dir="linear").state.generator.state_dict()
-    nudged = train(*low, "train.switch = @switches.Nudged()", run_dir="nudged").state.generator.state_dict()
+    settings = [f"architectures.{architecture}.{name} = {value}" for name, value in SMALL[architecture].items()]
+    low = (*low, f"train.architecture = @architectures.{architecture}()", *settings)
+    base = "\n".join(line for line in TINY.splitlines() if "architectures." not in line)
+    linear = train(*low, run_dir="linear", base=base).state.generator.state_dict()
+    low = (*low, "train.switch = @switches.Nudged()")
+    nudged = train(*low, run_dir="nudged", base=base).state.generator.state_dict()
     moved = [name for name in linear if not torch.equal(linear[name], nudged[name])]
     assert len(moved) > 1
+
+
+def test_nudged_needs_a_weight_that_is_not_0() -> None:
+    net = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        net.weight.zero_()
+        net.weight[1, 0] = -1.0
+    nudge_first_weight(net)
+    assert net.weight.tolist() == [[0.0, 0.0], [-1 + 2.0**-8, 0.0]]
+    for param in net.parameters():
+        param.detach().zero_()
+    with pytest.raises(ConfigError, match="a weight of the generator that is not 0"):
+        nudge_first_weight(net)
