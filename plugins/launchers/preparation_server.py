@@ -23,12 +23,12 @@ HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def serve(descriptor: int) -> None:
-    """Prepare, then start trials until the launcher is gone. Each runs here too, in a fork, up to the end of the program.
+    """Prepare, then start trials until the launcher is gone. Each runs here too, in a fork, up to the program's end.
 
     Args:
         descriptor: Descriptor of the server's end of the connection to the launcher. Its first message has the entries
-            of `sys.path`; the preparation; the seconds between checks for trials that have exited; and the exit codes of
-            a trial that can never be started, and of one that cannot be started now.
+            of `sys.path`; the preparation; the seconds between checks for trials that have exited; and the exit codes
+            of a trial that can never be started, and of one that cannot be started now.
     """
     with socket.socket(fileno=descriptor) as connection:
         connection.set_inheritable(False)
