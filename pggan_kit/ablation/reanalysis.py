@@ -285,7 +285,7 @@ def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, flo
 
 def merge_bindings(planned: Sequence[str], bindings: Sequence[str]) -> list[str]:
     """Return the planned bindings of an evaluation that others leave in effect, and those."""
-    replaced = gin_files.list_bindings(bindings)
+    replaced = gin_files.parse_overrides(bindings)
     chooses_metrics = "train.metrics" in [binding.name for binding in replaced]
 
     def is_replaced(binding: Binding) -> bool:

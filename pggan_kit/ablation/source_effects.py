@@ -81,7 +81,7 @@ def _explain(text: str, one: Prepared, other: Prepared, seeds: tuple[int, int]) 
             f"the data are the same with seed {seeds[0]} and with seed {seeds[1]}. It needs settings of the data set "
             "on which its seed acts, such as another split"
         )
-    names = [binding.name for binding in gin_files.list_bindings([text.replace(SEED, str(seeds[0]))])]
+    names = [binding.name for binding in gin_files.parse_overrides([text.replace(SEED, str(seeds[0]))])]
     return (
         f"{', '.join(names)} changes nothing of what a trial trains, or of what is measured in the end. It needs a "
         f"setting that is a seed, as 'train.network_seed = {SEED}'"

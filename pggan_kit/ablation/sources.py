@@ -47,7 +47,7 @@ def require_free_sources(sources: Mapping[str, str], bindings: Sequence[str], ow
     Raises:
         ConfigError: They bind it.
     """
-    drawn = gin_files.list_bindings(bind_sources(sources, 0))
-    for binding in gin_files.list_bindings(bindings):
+    drawn = gin_files.parse_overrides(bind_sources(sources, 0))
+    for binding in gin_files.parse_overrides(bindings):
         if binding in drawn:
             raise ConfigError(f"{owner} {binding.name}; bind ablate.seeds instead")

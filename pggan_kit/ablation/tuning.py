@@ -58,7 +58,7 @@ def plan_tuning(
     gin_files.parse_text("\n".join(tuning.tuning), "ablate.tune")
 
     # What tuning binds, the evaluation itself binds otherwise.
-    replaced = gin_files.list_bindings(tuning.tuning)
+    replaced = gin_files.parse_overrides(tuning.tuning)
     evaluation = [*gin_files.leave_out(settings.evaluation, replaced.__contains__), *tuning.tuning]
     seeds = {str(seed): _bind_tuning_seed(settings.resample, seed) for seed in tuning.seeds}
     searches = {}
@@ -88,7 +88,7 @@ def plan_tuning(
 def _bind_tuning_seed(resample: Mapping[str, str], seed: int) -> list[str]:
     """Return the bindings of a tuning run: all that varies in the comparison, and in any case the seed of the rest."""
     bindings = bind_sources(resample, seed)
-    if "train.seed" not in [binding.name for binding in gin_files.list_bindings(bindings)]:
+    if "train.seed" not in [binding.name for binding in gin_files.parse_overrides(bindings)]:
         bindings.append(f"train.seed = {seed}")
     return bindings
 

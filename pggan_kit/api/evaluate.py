@@ -211,7 +211,7 @@ def _choose_width(
 ) -> float:
     """Return the width of `WIDTHS` whose first value is best on the tuning data."""
     # What tuning binds, the evaluation itself binds otherwise.
-    replaced = configs.list_bindings(tuning)
+    replaced = configs.parse_overrides(tuning)
     overrides = [*configs.leave_out(bindings, replaced.__contains__), *tuning]
     prepared, _ = prepare_run(run, plugins, parts, overrides)
     directions: dict[str, str] = {}

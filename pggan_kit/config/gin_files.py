@@ -99,7 +99,7 @@ def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     return _add_overrides(name, parse_statements(text, Place(name, 1, included=False)), overrides)
 
 
-def list_bindings(overrides: Sequence[str], known: Sequence[Binding] = ()) -> list[Binding]:
+def parse_overrides(overrides: Sequence[str], known: Sequence[Binding] = ()) -> list[Binding]:
     """Return the bindings of overrides, each of which may hold several.
 
     Args:
@@ -128,14 +128,14 @@ def leave_out(
     Args:
         overrides: The overrides.
         is_left_out: Function that returns whether a binding is left out.
-        known: See `list_bindings`.
+        known: See `parse_overrides`.
 
     Raises:
         ConfigError: An override is broken, or binds nothing.
     """
     kept = []
     for text in overrides:
-        bindings = list_bindings([text], known)
+        bindings = parse_overrides([text], known)
         left = [binding for binding in bindings if not is_left_out(binding)]
         if len(left) == len(bindings):
             kept.append(text)
@@ -145,7 +145,7 @@ def leave_out(
 
 
 def _add_overrides(name: str, read: Statements, overrides: Sequence[str]) -> Config:
-    bindings = [*read.bindings, *list_bindings(overrides, read.bindings)]
+    bindings = [*read.bindings, *parse_overrides(overrides, read.bindings)]
     before = _keep_last_of_each(read.bindings)
     return Config(name, _keep_last_of_each(bindings), before, tuple(read.taken_back), tuple(read.warnings))
 

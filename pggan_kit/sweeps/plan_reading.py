@@ -203,14 +203,14 @@ def _require_unbound(targets: Collection[str], bound: Mapping[str, Sequence[str]
         ConfigError: It is.
     """
     for owner, texts in bound.items():
-        for binding in gin_files.list_bindings(texts):
+        for binding in gin_files.parse_overrides(texts):
             if binding.name in targets:
                 raise ConfigError(f"{setting}: {owner} {binding.name}, which {reason}")
 
 
 def _list_targets(seeds: Mapping[str, Sequence[str]]) -> set[str]:
     """Return what the bindings of runs with all seeds bind."""
-    return {binding.name for texts in seeds.values() for binding in gin_files.list_bindings(texts)}
+    return {binding.name for texts in seeds.values() for binding in gin_files.parse_overrides(texts)}
 
 
 def _require_stages_to_prune(pruner: str, metric: str, measured: Sequence[Stage], setting: str) -> None:

@@ -66,7 +66,7 @@ def require_one_meaning(own_bindings: Sequence[str], base_config: Config, file: 
         ConfigError: One does; the message says what to write instead.
     """
     macros = list_macros(base_config)
-    for binding in gin_files.list_bindings(own_bindings):
+    for binding in gin_files.parse_overrides(own_bindings):
         if binding.name in macros:
             raise ConfigError(
                 f"{binding.place}: {file} and {base} both define {binding.name}; give the macro another name in one of "

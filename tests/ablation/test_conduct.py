@@ -730,6 +730,7 @@ WRONG = {
     "ablate.variants = {'linear': []}": r"ablate\.variants must name at least two",
     "ablate.variants = {'linear': [], 'a/b': []}": r"ablate\.variants names folders: 'a/b' must begin with",
     "ablate.variants = {'linear': [], 'trunk': []}": r"ablate\.variants names folders: 'trunk' must",
+    "ablate.variants = {'linear': [], 'Linear': []}": r"folders: 'linear' and 'Linear' differ in case alone",
     "ablate.variants = {'linear': [], 'hard': 'x'}": r"ablate\.variants must be a dict",
     "ablate.variants = {'linear': [], 'hard': ['train.seed = 3']}": r"variant hard .* binds train\.seed; bind",
     "ablate.variants = {'linear': [], 'hard': ['train.swich = 3']}": r"variant hard of .*did you mean switch",
