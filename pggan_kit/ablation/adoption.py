@@ -67,7 +67,10 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         RunError: A run is none of the trials, and the message says in what it differs from the nearest one; or its
             trial has begun or has another run.
     """
-    if not runs:
+    # A run that was adopted before may be gone by now.
+    known = [row["run"] for row in plan.adopted]
+    offered = [run for run in runs if run.exists() or str(run.resolve()) not in known]
+    if not offered:
         return plan
     if plan.looks:
         raise RunError("--adopt: a plan with looks adopts no runs, since its looks decide by runs that nobody has seen")
@@ -77,7 +80,7 @@ def adopt_runs(plan: Plan, folder: Path, runs: Sequence[Path], plugins: Sequence
         )
 
     # All runs are read before one is adopted.
-    candidates = [_read_candidate(run, plan, plugins) for run in runs]
+    candidates = [_read_candidate(run, plan, plugins) for run in offered]
     own = list(_identify_trials(plan, plugins))
 
     # Each run takes the place of the one trial that it could have been.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pggan_kit.ablation import looks, sequential
@@ -126,6 +127,9 @@ def _compare_planned(
     """
     # The values of each contrast, without a verdict.
     contrasts = plan.list_contrasts()
+    if not decides and progress is None:  # nothing is corrected for their number
+        confirmatory = [contrast.name for contrast in plan.confirmatory]
+        contrasts = [replace(each, role="exploratory") if each.name in confirmatory else each for each in contrasts]
     planned = [compare_variants(plan, results, each, plan.primary, seeds[each.name]) for each in contrasts]
 
     # The verdicts, corrected for the number of contrasts, or for that of looks as well.
@@ -147,8 +151,8 @@ def _compare_added(plan: Plan, results: Results) -> list[dict[str, Any]]:
     entries = []
     if plan.exploratory:
         for contrast in plan.confirmatory:
-            entry = compare_variants(plan, results, contrast, plan.primary, plan.all_seeds)
-            entries.append({**entry, "role": "exploratory"})
+            explored = replace(contrast, role="exploratory")
+            entries.append(compare_variants(plan, results, explored, plan.primary, plan.all_seeds))
     for contrast in plan.list_added_contrasts():
         entries.append(compare_variants(plan, results, contrast, plan.primary, plan.all_seeds))
     return entries
@@ -177,8 +181,8 @@ def _compare_other_values(
             # A variant with other stages may have no such value in any run, which is no failure.
             if not all(_has_metric(results, name, metric) for name in contrast.weights):
                 continue
-            entry = compare_variants(plan, results, contrast, metric, seeds[contrast.name])
-            entries.append({**entry, "role": "secondary"})
+            secondary = replace(contrast, role="secondary")
+            entries.append(compare_variants(plan, results, secondary, metric, seeds[contrast.name]))
     return entries
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,23 @@ def read_table(plan: Plan, folder: Path) -> Results:
             text = read_text(path)
         except FileNotFoundError:
             return {}
-        for row in csv.DictReader(io.StringIO(text)):
+        reader = csv.DictReader(io.StringIO(text))
+        for row in reader:
+            # Cells beyond the head stand under None, for example where a program wrote decimal commas.
+            if None in row:
+                raise ValueError(f"line {reader.line_num} has more cells than the head")
             key = (row["variant"], int(row["seed"]))
             if key in keys:
                 _add_row(results, key, row, censored)
+                if row.get("tuned"):
+                    results[key]["tuned"] = _split_tuned(row["tuned"], plan.searches[row["variant"]].parameters)
     return results
+
+
+def _split_tuned(text: str, parameters: Collection[str]) -> list[str]:
+    """Return the bindings that a cell joins by "; ", which may also stand in the value of a choice."""
+    names = "|".join(re.escape(name) for name in parameters)
+    return re.split(rf"; (?=(?:{names}) = )", text)
 
 
 def describe_irreplaceable(plan: Plan, folder: Path, results: Results) -> str | None:
@@ -102,8 +115,6 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
         }
         if row.get("adopted"):
             results[key]["adopted"] = row["adopted"]
-        if row.get("tuned"):
-            results[key]["tuned"] = row["tuned"].split("; ")
     result = results[key]
     if int(row["failed"]):
         result["failed"] = f"see {TABLE}"

@@ -37,8 +37,9 @@ def compare_variants(
     Args:
         plan: The plan.
         results: Results of the trials that have ended.
-        contrast: The contrast.
-        metric: Name of the compared value.
+        contrast: The contrast. If its role is `confirmatory`, levels are those of Holm's first step.
+        metric: Name of the compared value. It has a margin, and a test of equivalence, if it is the primary or answers
+            for it.
         seeds: Seeds to compare; those that not all variants of the contrast have are left out.
 
     Returns:
@@ -60,9 +61,14 @@ def compare_variants(
 
     # What is compared. What was known before the plan was fixed confirms nothing.
     adopted = [seed for seed in seeds if any(plan.find_adopted(name, seed) is not None for name in contrast.weights)]
+    role = contrast.role
+    if adopted and role != "secondary":
+        role = "exploratory"
+    family = len(plan.confirmatory) if role == "confirmatory" else 1
+    margin = _find_margin(plan, metric)
     entry = {
         **_name_sides(contrast),
-        "role": "exploratory" if adopted else contrast.role,
+        "role": role,
         "metric": metric,
         "direction": quantity["direction"],
         "scale": quantity["scale"],
@@ -80,10 +86,8 @@ def compare_variants(
     if any(CENSORED in find_row(results, name, seed, metric) for seed in seeds for name in contrast.weights):
         entry["censored"] = _describe_censored(results, contrast, seeds, metric)
     is_censored = "censored" in entry and any(entry["censored"]["runs"].values())
-    entry |= _test_differences(plan, contrast, scaled, [] if is_censored else finite)
-    entry["estimates"] = estimate_contrast(
-        contrast, scaled, quantity["direction"], _find_margin(plan, metric), len(plan.confirmatory)
-    )
+    entry |= _test_differences(contrast, scaled, [] if is_censored else finite, margin, family)
+    entry["estimates"] = estimate_contrast(contrast, scaled, quantity["direction"], margin, family)
     if is_censored:
         entry["order"] = _count_order(contrast, scaled)
         entry["estimates"] |= dict.fromkeys(ESTIMATES_OF_DIFFERENCES)
@@ -114,18 +118,23 @@ def _correlate_sides(contrast: Contrast, finite: Sequence[Mapping[str, float]]) 
 
 
 def _test_differences(
-    plan: Plan, contrast: Contrast, scaled: Sequence[Mapping[str, float]], finite: Sequence[Mapping[str, float]]
+    contrast: Contrast,
+    scaled: Sequence[Mapping[str, float]],
+    finite: Sequence[Mapping[str, float]],
+    margin: float | None,
+    family: int,
 ) -> dict[str, Any]:
     """Return the statistics of differences, `ranks`, `sign` and `p`: of signed ranks where not every run has a value.
 
     Args:
-        plan: The plan.
         contrast: The contrast.
         scaled: For each seed the value of each variant, on the scale of the metric.
         finite: Those of them whose differences are described.
+        margin: Largest difference that counts as none; None where the metric has none.
+        family: Number of contrasts that are corrected together.
     """
     differences = [contrast.sum_values(values) for values in finite]
-    entry = _describe_differences(differences, plan.margin, len(plan.confirmatory))
+    entry = _describe_differences(differences, margin, family)
     entry |= {"ranks": None, "sign": None}
     if differences:
         entry["sign"] = int(np.sign(np.mean(differences)))
@@ -158,13 +167,13 @@ def _list_without_value(
     return listed
 
 
-def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) -> dict[str, Any]:
+def _describe_differences(d: Sequence[float], margin: float | None, family: int) -> dict[str, Any]:
     """Return the statistics of differences; None where there are too few of them.
 
     Args:
         d: Differences of the pairs in which both runs have a finite value.
-        margin: Largest difference that counts as none.
-        confirmatory: Number of confirmatory contrasts.
+        margin: Largest difference that counts as none; None where the metric has none.
+        family: Number of contrasts that are corrected together.
     """
     statistics: dict[str, Any] = {
         "mean": None,
@@ -183,9 +192,10 @@ def _describe_differences(d: Sequence[float], margin: float, confirmatory: int) 
     if len(d) > 1:
         statistics["sd"] = st.compute_spread(d)
         statistics["interval"] = list(st.compute_t_interval(d))
-        statistics["equivalence"] = st.run_equivalence_test(d, margin)
-        level_of_holms_first_step = st.ALPHA / max(1, confirmatory)
+        level_of_holms_first_step = st.ALPHA / family
         statistics["smallest_effect"] = st.find_smallest_effect(d, level_of_holms_first_step)
+        if margin is not None:
+            statistics["equivalence"] = st.run_equivalence_test(d, margin)
 
     bootstrap = st.bootstrap_mean(d)
     if bootstrap is not None:

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from pggan_kit.ablation import statistics as st
 
-DIGITS = 12
-"""Digits to which sums of weights are rounded: thirds do not add up to exactly 0."""
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -19,7 +16,7 @@ class Contrast:
     Attributes:
         name: Name for people.
         weights: Weight of each variant that it compares; their sum is 0.
-        role: `confirmatory`, `control` or `exploratory`.
+        role: `confirmatory`, `control`, `exploratory` or `secondary`.
     """
 
     name: str
@@ -45,22 +42,19 @@ class Contrast:
         sum is 0: of an interaction, the other runs would answer another question, the effect of one factor alone.
         """
         # Finite and infinite values are summed apart: the difference of two infinite ones would be NaN.
-        infinite = 0.0
-        finite = 0.0
-        is_finite = True
+        finite = []
+        infinite = []
         for name, weight in self.weights.items():
             if math.isfinite(values[name]):
-                finite += weight * values[name]
+                finite.append(weight * values[name])
             else:
-                is_finite = False
-                infinite += math.copysign(weight, weight * values[name])
+                infinite.append(math.copysign(weight, weight * values[name]))
 
-        # Infinite values decide; where their weights cancel, it is up to rounding.
-        if is_finite:
-            return finite
-        if round(infinite, DIGITS) == 0:
-            return 0.0
-        return math.copysign(math.inf, infinite)
+        # Infinite values decide, unless their weights cancel.
+        if not infinite:
+            return st.add_up(finite)
+        decisive = st.add_up(infinite)
+        return math.copysign(math.inf, decisive) if decisive else 0.0
 
 
 def make_pair(variant: str, against: str, controls: Collection[str]) -> Contrast:
@@ -94,7 +88,7 @@ def compare_failures(contrast: Contrast, failed: Sequence[Mapping[str, bool]]) -
     # More than two: each side is a weighted sum.
     above = [name for name, weight in contrast.weights.items() if weight > 0]
     below = [name for name, weight in contrast.weights.items() if weight < 0]
-    sums = [round(contrast.sum_values({name: float(own[name]) for name in own}), DIGITS) for own in failed]
+    sums = [contrast.sum_values({name: float(own[name]) for name in own}) for own in failed]
     return st.Failures(
         variant=sum(own[name] for own in failed for name in above),
         against=sum(own[name] for own in failed for name in below),

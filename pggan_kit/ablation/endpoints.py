@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import integrate, stats
 
 from pggan_kit.errors import RunError
@@ -282,5 +283,8 @@ def compare_times(own: Sequence[tuple[float, bool]], other: Sequence[tuple[float
         reached_at = [time for time, reached in runs if reached]
         ended_at = [time for time, reached in runs if not reached]
         samples.append(stats.CensoredData(uncensored=reached_at, right=ended_at))
-    p = float(stats.logrank(*samples).pvalue)
+
+    # Where nothing but one variant was left at every event, the statistic is 0 / 0.
+    with np.errstate(invalid="ignore"):
+        p = float(stats.logrank(*samples).pvalue)
     return p if math.isfinite(p) else 1.0

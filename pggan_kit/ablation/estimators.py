@@ -47,7 +47,7 @@ def estimate_contrast(
         rows: For each seed the value of each variant, on the scale of the metric; infinite for a run without a value.
         direction: Which values are better, `lower` or `higher`.
         margin: Largest difference that counts as none; None where the metric has no margin of its own.
-        contrasts: Number of confirmatory contrasts, over which a next plan would be corrected.
+        contrasts: Number of contrasts that a next plan would correct for.
 
     Returns:
         `iqm`: `value` and `interval` of the interquartile mean of the differences. `improvement`: the probability that
@@ -187,7 +187,7 @@ def compute_posterior(d: Sequence[float], margin: float, direction: str) -> dict
     # Where nothing varies, the mean is certain.
     values = np.asarray(d, float)
     mean = float(values.mean())
-    if np.ptp(values) == 0:
+    if not st.do_vary(values):
         below = float(mean < -margin)
         above = float(mean > margin)
     else:
@@ -220,10 +220,11 @@ def compute_pairing_saved(rows: Sequence[Sequence[float]], weights: Sequence[flo
     # The variance that independent variants would have, and that of the differences.
     values = np.asarray(rows, float)
     factors = np.asarray(weights, float)
-    independent = float((factors**2 * values.var(axis=0, ddof=1)).sum())
-    if independent == 0:
+    spreads = np.array([st.compute_spread(column) for column in values.T])
+    if not spreads.any():
         return None
-    return 1 - float((values @ factors).var(ddof=1)) / independent
+    independent = float((factors**2 * spreads**2).sum())
+    return 1 - st.compute_spread(values @ factors) ** 2 / independent
 
 
 def count_pairs_for_equivalence(margin: float, spread: float, contrasts: int) -> int | None:
@@ -232,12 +233,12 @@ def count_pairs_for_equivalence(margin: float, spread: float, contrasts: int) ->
     Args:
         margin: Largest difference that counts as none.
         spread: Standard deviation of the differences.
-        contrasts: Number of confirmatory contrasts; the level is that of Holm's first step.
+        contrasts: Number of contrasts, at least 1; the level is that of Holm's first step.
 
     Returns:
         The number; None above `MOST_PAIRS`.
     """
-    level = st.ALPHA / max(1, contrasts)
+    level = st.ALPHA / contrasts
     if spread == 0:
         return 2
     return _find_fewest(lambda pairs: compute_equivalence_power(pairs, margin / spread, level), 2)
@@ -277,12 +278,11 @@ def count_pairs_for_difference(mean: float, spread: float, contrasts: int) -> in
     Args:
         mean: Mean of the differences.
         spread: Their standard deviation.
-        contrasts: Number of confirmatory contrasts; the level is that of Holm's first step.
+        contrasts: Number of contrasts, at least 1; the level is that of Holm's first step.
 
     Returns:
         The number; None above `MOST_PAIRS`.
     """
-    contrasts = max(1, contrasts)
     level = st.ALPHA / contrasts
     fewest = st.count_pairs_needed(contrasts)
     if spread == 0:

@@ -173,9 +173,12 @@ class Plan:
         return bind_sources(self.resample, seed)
 
     def select_seeds(self, variant: str) -> list[int]:
-        """Return the seeds that a variant is trained with, those added later last."""
+        """Return the seeds that a variant is trained with, those added later last.
+
+        A control that was planned has no more than the planned ones; one that was added may have others too.
+        """
         if variant in self.controls:
-            return self.seeds[: self.controls[variant]]
+            return self.all_seeds[: self.controls[variant]]
         return self.all_seeds
 
     def list_trunks(self) -> Iterator[tuple[str, int]]:

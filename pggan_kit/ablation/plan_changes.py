@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
     gone = [name for name in fixed.exploratory_variants if name not in current.exploratory_variants]
     if gone:
         raise RunError(f"{path}: variants {gone} were run there and are missing in ablate.variants now")
+    for variant, against in fixed.exploratory_contrasts:
+        if [variant, against] not in current.exploratory_contrasts:
+            raise RunError(
+                f"{path}: the contrast {variant} - {against} was added there and is missing in ablate.contrasts now"
+            )
     additions = {"seeds": added, "variants": current.exploratory_variants, "contrasts": current.exploratory_contrasts}
     for kind, names in additions.items():
         if names and fixed.looks:
@@ -50,6 +56,13 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
 
     # What changed in all variants is a change of the plan, and was said as one.
     for name in fixed.exploratory_variants:
+        old_count = fixed.controls.get(name)
+        new_count = current.controls.get(name)
+        if old_count != new_count:
+            raise RunError(
+                f"{path}: its ablate.controls {describe_change({name: old_count}, {name: new_count})}. The number of "
+                f"seeds of {name} was chosen there when it was added: change it back"
+            )
         if fixed.configs[name] != current.configs[name]:
             change = describe_change(fixed.configs[name], current.configs[name])
             raise RunError(
@@ -64,13 +77,18 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
     defaults = list_defaults(Plan)
     old_fields = {**defaults, **old_plan.fixed_fields}
     new_fields = {**defaults, **new_plan.fixed_fields}
-    name = next(name for name in old_fields if old_fields[name] != new_fields[name])
+    name = next(name for name in old_fields if _have_other_text(old_fields[name], new_fields[name]))
     old: Any = old_fields[name]
     new: Any = new_fields[name]
     while isinstance(old, Mapping) and isinstance(new, Mapping):
-        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        key = next(key for key in {**old, **new} if _have_other_text(old.get(key), new.get(key)))
         name = f"{name}: {key}"
         old = old.get(key)
         new = new.get(key)
 
     return f"{name} {describe_change(old, new)}"
+
+
+def _have_other_text(old: Any, new: Any) -> bool:
+    """Return whether two values differ in a file, as 3 and 3.0 do, which are equal."""
+    return json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ from pggan_kit.ablation.archive import TABLE, Key, Results, describe_irreplaceab
 from pggan_kit.ablation.endpoints import list_endpoint_quantities
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import name_average
-from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import KEEP_NONE, prepare_run
 from pggan_kit.components import find_quantity
 from pggan_kit.config import gin_files
+from pggan_kit.config.bindings import Binding
 from pggan_kit.config.gin_files import OVERRIDE
 from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
 from pggan_kit.plugin_host.plugin_files import RecordedFile
@@ -49,15 +50,15 @@ def analyse(folder: str | Path) -> dict[str, Any]:
     """Analyse what has ended of an ablation; train nothing.
 
     Where all trials have ended, `results.csv`, `analysis.json` and `table.txt` are written as `ablate` writes them,
-    unless some results are in `results.csv` alone: then the files stay as they are. Of an unfinished ablation nothing
-    is written, and no contrast has a verdict.
+    unless some results are in `results.csv` alone, or the folder is read-only: then the files stay as they are. Of an
+    unfinished ablation nothing is written, and no contrast has a verdict.
 
     Args:
         folder: The ablation's folder.
 
     Returns:
         The analysis, see `analysis.analyse_results`. Of an unfinished ablation also `unfinished`, the names and seeds
-        of the trials that have not ended, and a `note` for people.
+        of the trials that have not ended. Of that, and of one in a read-only folder, also a `note` for people.
 
     Raises:
         UserError: The folder holds no ablation, none of its trials has ended, or a file is damaged.
@@ -66,7 +67,8 @@ def analyse(folder: str | Path) -> dict[str, Any]:
     plan = plans.load_plan(folder)
     results = read_trials(plan, folder)
     needed, _ = conduct.select_shown(plan, results)
-    if set(needed) <= results.keys():
+    is_writable = os.access(folder, os.W_OK)
+    if set(needed) <= results.keys() and is_writable:
         with RunLock(folder):
             return conduct.conclude_ablation(plan, folder)
 
@@ -79,6 +81,8 @@ def analyse(folder: str | Path) -> dict[str, Any]:
     if unfinished:
         analysis["unfinished"] = [list(key) for key in unfinished]
         analysis["note"] = f"UNFINISHED: {_describe_unfinished(needed, unfinished)}. What it says now may change."
+    elif not is_writable:
+        analysis["note"] = f"Nothing was written, since {folder} is read-only."
     return analysis
 
 
@@ -164,7 +168,10 @@ def evaluate_again(
 
     # An analysis of this name that was made in another way stays as it is.
     target = folder / ANALYSES / name
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {target}: {error.strerror}") from error
     with RunLock(target):
         _fix_evaluation(plan, target)
         irreplaceable = describe_irreplaceable(planned, target, ended)
@@ -278,16 +285,15 @@ def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, flo
 
 def merge_bindings(planned: Sequence[str], bindings: Sequence[str]) -> list[str]:
     """Return the planned bindings of an evaluation that others leave in effect, and those."""
-    replaced = {find_target(text) for text in bindings}
-    kept = []
-    for text in planned:
-        target = find_target(text)
-        kind = target.rpartition("/")[2].partition(".")[0]
+    replaced = gin_files.parse_overrides(bindings)
+    chooses_metrics = "train.metrics" in [binding.name for binding in replaced]
+
+    def is_replaced(binding: Binding) -> bool:
         # Settings of metrics that are not chosen any more would be an error.
-        is_idle = "train.metrics" in replaced and kind in ("metrics", "features")
-        if target not in replaced and not is_idle:
-            kept.append(text)
-    return [*kept, *bindings]
+        is_idle = chooses_metrics and binding.selector.partition(".")[0] in ("metrics", "features")
+        return is_idle or binding in replaced
+
+    return [*gin_files.leave_out(planned, is_replaced), *bindings]
 
 
 def _fix_evaluation(plan: Plan, target: Path) -> None:

@@ -246,7 +246,7 @@ def _predict_from_sample(rules: Rules, sample: Sample, left: int, equivalence_le
     d = sample.differences
     if d is None or len(d) < 2:
         return None
-    return float(predict_decision(rules, len(d), d.mean(), d.std(ddof=1), left, equivalence_left))
+    return float(predict_decision(rules, len(d), d.mean(), np.array(st.compute_spread(d)), left, equivalence_left))
 
 
 def predict_decision(

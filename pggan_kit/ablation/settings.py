@@ -183,8 +183,14 @@ class Ablation:
         if len(self.all_variants) < 2:
             raise SettingError("variants", f"must name at least two, not {list(self.variants)}")
 
-        # Names of folders.
+        # Names of folders, which some file systems compare without regard to case.
+        by_lower: dict[str, str] = {}
         for name in self.all_variants:
+            twin = by_lower.setdefault(name.lower(), name)
+            if twin != name:
+                raise SettingError(
+                    "variants", f"names folders: {twin!r} and {name!r} differ in case alone. Rename one of them"
+                )
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
                     "variants",

@@ -8,8 +8,8 @@ from pathlib import Path
 from pggan_kit.ablation.effects import DATASETS, MEASURING, grows_by_clock, list_effective_differences
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.ablation.sources import EVERYTHING, SEED
-from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import Prepared, prepare
+from pggan_kit.config import gin_files
 from pggan_kit.errors import ConfigError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 
@@ -81,7 +81,8 @@ def _explain(text: str, one: Prepared, other: Prepared, seeds: tuple[int, int]) 
             f"the data are the same with seed {seeds[0]} and with seed {seeds[1]}. It needs settings of the data set "
             "on which its seed acts, such as another split"
         )
+    names = [binding.name for binding in gin_files.parse_overrides([text.replace(SEED, str(seeds[0]))])]
     return (
-        f"{find_target(text)} changes nothing of what a trial trains, or of what is measured in the end. It needs a "
+        f"{', '.join(names)} changes nothing of what a trial trains, or of what is measured in the end. It needs a "
         f"setting that is a seed, as 'train.network_seed = {SEED}'"
     )

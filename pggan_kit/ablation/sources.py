@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from pggan_kit.api.evaluate import find_target
+from pggan_kit.config import gin_files
 from pggan_kit.errors import ConfigError, SettingError
 
 SEED = "{seed}"
@@ -47,8 +47,7 @@ def require_free_sources(sources: Mapping[str, str], bindings: Sequence[str], ow
     Raises:
         ConfigError: They bind it.
     """
-    targets = {find_target(binding) for binding in sources.values()}
-    for binding in bindings:
-        target = find_target(binding)
-        if target in targets:
-            raise ConfigError(f"{owner} {target}; bind ablate.seeds instead")
+    drawn = gin_files.parse_overrides(bind_sources(sources, 0))
+    for binding in gin_files.parse_overrides(bindings):
+        if binding in drawn:
+            raise ConfigError(f"{owner} {binding.name}; bind ablate.seeds instead")

@@ -35,6 +35,9 @@ SIMULATED_EXACTLY = 12
 PATTERNS_AT_ONCE = 1_000
 """Maximum sign patterns that all simulated samples are compared with at once, which takes 16 MB."""
 
+ROUNDING = 1e-12
+"""Largest share of numbers that counts as a rounding error of what is computed from them."""
+
 BOOTSTRAP_FROM = 8
 """Minimum pairs of a bootstrap: resampling fewer of them says too little about the spread."""
 
@@ -73,9 +76,25 @@ def _convert_finite(d: Sequence[float]) -> np.ndarray:
     return values
 
 
+def add_up(terms: Sequence[float]) -> float:
+    """Return the sum of finite terms; exactly 0 where only a rounding error is left of them.
+
+    Thirds do not add up to exactly 0, and a rounding error of the same sign at every seed would pass for a difference.
+    """
+    total = sum(terms)
+    if abs(total) <= ROUNDING * sum(abs(term) for term in terms):
+        return 0.0
+    return total
+
+
+def do_vary(values: Sequence[float] | np.ndarray) -> bool:
+    """Return whether at least one of finite values differs from another by more than a rounding error."""
+    return bool(np.ptp(values) > ROUNDING * np.abs(values).max())
+
+
 def compute_spread(d: Sequence[float] | np.ndarray) -> float:
-    """Return the standard deviation of at least two differences; 0 where they are equal."""
-    if np.ptp(d) == 0:  # the formula would give a rounding error above 0
+    """Return the standard deviation of at least two differences; 0 where they do not vary, see `do_vary`."""
+    if not do_vary(d):
         return 0.0
     return float(np.std(d, ddof=1))
 
@@ -144,7 +163,12 @@ def rank_with_signs(d: Sequence[float]) -> list[float]:
     values = np.asarray(d, float)
     if np.isnan(values).any():
         raise ValueError(f"differences must be numbers, not {list(d)}")
-    ranks: list[float] = (np.sign(values) * stats.rankdata(np.abs(values))).tolist()
+
+    # Differences that are equal but for rounding share their rank.
+    sizes = np.abs(values)
+    largest = sizes.max(initial=0.0, where=np.isfinite(sizes)) or 1.0
+    digits = round(-math.log10(ROUNDING))
+    ranks: list[float] = (np.sign(values) * stats.rankdata(np.round(sizes / largest, digits))).tolist()
     return ranks
 
 
@@ -154,7 +178,7 @@ def correlate_pairs(one: Sequence[float], other: Sequence[float]) -> float | Non
     Returns:
         The correlation; None with fewer than three pairs, or where one side does not vary.
     """
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(one) < 3 or not do_vary(one) or not do_vary(other):
         return None
     return float(stats.pearsonr(one, other).statistic)
 
@@ -177,7 +201,7 @@ def adjust_by_holm(p: Mapping[str, float]) -> dict[str, float]:
 def run_equivalence_test(d: Sequence[float], margin: float) -> float:
     """Return the p-value of two one-sided t-tests (TOST; Schuirmann 1987): small if the mean lies within +-margin."""
     values = _convert_finite(d)
-    if _compute_standard_error(values) == 0:
+    if not do_vary(values):
         return 0.0 if abs(values.mean()) < margin else 1.0
     above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(values, margin, alternative="less").pvalue
@@ -224,14 +248,16 @@ def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER)
 
 
 def _list_sign_patterns(pairs: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the sign patterns that simulated samples are compared with, in one byte a sign; small levels take many."""
+    """Return the sign patterns that simulated samples are compared with, in one byte a sign; small levels take as many
+    as the test draws."""
     if pairs <= SIMULATED_EXACTLY:
         # A pattern and its opposite give the same |mean|: half of the patterns are enough.
         numbers = np.arange(2 ** (pairs - 1))[:, None]
         return np.asarray(1 - 2 * ((numbers >> np.arange(pairs)) & 1), np.int8)
 
     # Drawn in parts, since each draw takes eight bytes for a moment.
-    signs = np.empty((max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha)), pairs), np.int8)
+    patterns = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
+    signs = np.empty((min(patterns, DRAWN), pairs), np.int8)
     for start in range(0, len(signs), PATTERNS_AT_ONCE):
         part = signs[start : start + PATTERNS_AT_ONCE]
         part[:] = rng.choice((-1, 1), size=part.shape)
@@ -258,7 +284,7 @@ def bootstrap_mean(d: Sequence[float], level: float = 1 - ALPHA, seed: int = 0) 
         The interval; None with fewer than `BOOTSTRAP_FROM` pairs, or where they do not vary.
     """
     values = _convert_finite(d)
-    if len(values) < BOOTSTRAP_FROM or np.ptp(values) == 0:
+    if len(values) < BOOTSTRAP_FROM or not do_vary(values):
         return None
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, confidence_level=level, method="BCa", rng=np.random.default_rng(seed)

@@ -79,7 +79,7 @@ def _build_contrast_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
             name = f"{entry['metric']}: {name}"
             if entry["scale"] != "log":
                 name += " (no log)"
-            equivalence = ""  # the margin is that of the primary
+            equivalence = ""  # of metrics that have a margin it is among the checks
         p = _format_p(entry["p"])
         if entry["ranks"]:
             p += " (ranks)"
@@ -255,7 +255,7 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         "Holm": "Holm: p corrected for the number of confirmatory contrasts.",
         "TOST": f"TOST: p of equivalence within {margin}{corrected}.",
         "detectable": "detectable: the smallest mean that sign flips of this number of pairs detect in "
-        f"{POWER:.0%} of cases, at {ALPHA:g} over the confirmatory contrasts.",
+        f"{POWER:.0%} of cases: of confirmatory contrasts at {ALPHA:g} over all of them, of others at {ALPHA:g} each.",
         "r": "r: correlation between the runs of a pair.",
         "failed": "failed: runs that failed or gave no finite value, with McNemar's exact test.",
         "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds.",

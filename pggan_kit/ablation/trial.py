@@ -36,6 +36,9 @@ RESULT = "result.json"
 RESULT_KEYS = {"failed", "images", "rows", "revision", "hardware"}
 """Keys of a result."""
 
+ROW_KEYS = {"metric", "value", "floor"}
+"""Keys of each row of a result."""
+
 LOCKS = "locks"
 """Name of the folder of lock files in an ablation's folder."""
 
@@ -179,8 +182,7 @@ def read_result(folder: Path, name: str = RESULT) -> dict[str, Any] | None:
     path = folder / name
     try:
         result = json.loads(read_text(path))
-        if not set(result) >= RESULT_KEYS:
-            raise ValueError("an entry is missing")
+        _require_whole_result(result)
     except (FileNotFoundError, NotADirectoryError):
         # The trial writes the file last, when it has ended.
         return None
@@ -189,6 +191,23 @@ def read_result(folder: Path, name: str = RESULT) -> dict[str, Any] | None:
     except (ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove it, and the trial is evaluated again") from error
     return dict(result)
+
+
+def _require_whole_result(result: Any) -> None:
+    """Check what a file holds as the result of a trial.
+
+    Raises:
+        ValueError: It is none.
+        TypeError: It is none.
+    """
+    if not set(result) >= RESULT_KEYS:
+        raise ValueError("an entry is missing")
+    for row in result["rows"]:
+        if not set(row) >= ROW_KEYS:
+            raise ValueError("a row lacks an entry")
+        for name in ("value", "floor"):
+            if not isinstance(row[name], int | float | None):
+                raise TypeError(f"the {name} of a row is {row[name]!r}, which is no number")
 
 
 def _train_and_evaluate(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence[RecordedFile]) -> dict[str, Any]:

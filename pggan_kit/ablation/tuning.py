@@ -10,7 +10,6 @@ from typing import Any
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.ablation.sources import bind_sources
-from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher
 from pggan_kit.config import gin_files
@@ -59,8 +58,8 @@ def plan_tuning(
     gin_files.parse_text("\n".join(tuning.tuning), "ablate.tune")
 
     # What tuning binds, the evaluation itself binds otherwise.
-    replaced = {find_target(text) for text in tuning.tuning}
-    evaluation = [*(text for text in settings.evaluation if find_target(text) not in replaced), *tuning.tuning]
+    replaced = gin_files.parse_overrides(tuning.tuning)
+    evaluation = [*gin_files.leave_out(settings.evaluation, replaced.__contains__), *tuning.tuning]
     seeds = {str(seed): _bind_tuning_seed(settings.resample, seed) for seed in tuning.seeds}
     searches = {}
     for name, own_bindings in variants.items():
@@ -89,7 +88,7 @@ def plan_tuning(
 def _bind_tuning_seed(resample: Mapping[str, str], seed: int) -> list[str]:
     """Return the bindings of a tuning run: all that varies in the comparison, and in any case the seed of the rest."""
     bindings = bind_sources(resample, seed)
-    if "train.seed" not in [find_target(text) for text in bindings]:
+    if "train.seed" not in [binding.name for binding in gin_files.parse_overrides(bindings)]:
         bindings.append(f"train.seed = {seed}")
     return bindings
 

@@ -211,8 +211,8 @@ def _choose_width(
 ) -> float:
     """Return the width of `WIDTHS` whose first value is best on the tuning data."""
     # What tuning binds, the evaluation itself binds otherwise.
-    replaced = {find_target(text) for text in tuning}
-    overrides = [*(text for text in bindings if find_target(text) not in replaced), *tuning]
+    replaced = configs.parse_overrides(tuning)
+    overrides = [*configs.leave_out(bindings, replaced.__contains__), *tuning]
     prepared, _ = prepare_run(run, plugins, parts, overrides)
     directions: dict[str, str] = {}
     for metric in prepared.built.experiment.metrics:
@@ -230,11 +230,6 @@ def _choose_width(
     if not values:
         raise TrainingError(f"--average {BEST}: {name} is not finite with any of the averages of width {list(WIDTHS)}")
     return min(values, key=values.__getitem__)
-
-
-def find_target(binding: str) -> str:
-    """Return what a binding binds."""
-    return binding.partition("=")[0].strip()
 
 
 def _measure(

@@ -11,7 +11,7 @@ import math
 import re
 import tokenize
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,15 +99,53 @@ def parse_text(text: str, name: str, overrides: Sequence[str] = ()) -> Config:
     return _add_overrides(name, parse_statements(text, Place(name, 1, included=False)), overrides)
 
 
-def _add_overrides(name: str, read: Statements, overrides: Sequence[str]) -> Config:
+def parse_overrides(overrides: Sequence[str], known: Sequence[Binding] = ()) -> list[Binding]:
+    """Return the bindings of overrides, each of which may hold several.
+
+    Args:
+        overrides: The overrides.
+        known: Bindings that they override, for messages.
+
+    Raises:
+        ConfigError: An override is broken, or binds nothing.
+    """
     require_list("bindings", overrides)
-    bindings = read.bindings
+    bindings: list[Binding] = []
     for text in overrides:
         place = Place(f"{OVERRIDE} '{text}'", None, included=False)
-        parsed = parse_statements(text, place, known=bindings).bindings
+        parsed = parse_statements(text, place, known=[*known, *bindings]).bindings
         if not parsed:
             raise ConfigError(f"{place}: binds nothing; write it like {OVERRIDE} 'train.seed = 1'")
-        bindings = [*bindings, *parsed]
+        bindings += parsed
+    return bindings
+
+
+def leave_out(
+    overrides: Sequence[str], is_left_out: Callable[[Binding], bool], known: Sequence[Binding] = ()
+) -> list[str]:
+    """Return overrides without some of their bindings; an override that holds none of these stays as it is written.
+
+    Args:
+        overrides: The overrides.
+        is_left_out: Function that returns whether a binding is left out.
+        known: See `parse_overrides`.
+
+    Raises:
+        ConfigError: An override is broken, or binds nothing.
+    """
+    kept = []
+    for text in overrides:
+        bindings = parse_overrides([text], known)
+        left = [binding for binding in bindings if not is_left_out(binding)]
+        if len(left) == len(bindings):
+            kept.append(text)
+        else:
+            kept += [binding.text() for binding in left]
+    return kept
+
+
+def _add_overrides(name: str, read: Statements, overrides: Sequence[str]) -> Config:
+    bindings = [*read.bindings, *parse_overrides(overrides, read.bindings)]
     before = _keep_last_of_each(read.bindings)
     return Config(name, _keep_last_of_each(bindings), before, tuple(read.taken_back), tuple(read.warnings))
 
@@ -140,7 +178,7 @@ def _read_file(path: Path, included_from: Place | None, chain: tuple[Path, ...])
         raise ConfigError(f"{where} {path}: cannot be read, because it is a folder: {advice}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{where} {path}: cannot be read ({error}); save it as UTF-8") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a path with a zero byte
         raise ConfigError(f"{where} {path}: cannot be read ({error})") from None
 
     resolved = path.resolve()

@@ -184,6 +184,8 @@ def _read_results(path: Path) -> list[dict[str, str]]:
 
     # The head is line 1.
     for line, row in enumerate(rows, start=2):
+        if None in row:
+            raise RunError(f"{path} is damaged: line {line} has more cells than the head")
         missing = [name for name in COLUMNS if not isinstance(row.get(name), str)]
         if missing:
             raise RunError(f"{path} is damaged: line {line} has no good {', '.join(missing)}")

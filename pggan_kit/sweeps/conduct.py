@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -271,10 +272,10 @@ def describe_best(folder: Path, plan: SweepPlan, record: Mapping[str, Any], file
         f"# The best of {record['trials']} trials of {plan.name}: trial {record['trial']}, with {plan.metric} "
         f"{record['value']:.6g} over seeds {seeds}.",
         "# It was chosen by this value, which is therefore no fair estimate. The values:",
-        *(f"#   {text}" for text in bindings),
+        *(f"#   {line}" for text in bindings for line in text.splitlines()),
     ]
     if plan.plugins:
-        named = " ".join(f"--plugin {path}" for path in plan.plugins)
+        named = " ".join(f"--plugin {shlex.quote(path)}" for path in plan.plugins)
         lines.append(f"# It needs {named}")
     return "\n".join([*lines, "", prepared.built.config.text()])
 

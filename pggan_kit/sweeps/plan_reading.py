@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pggan_kit.api.evaluate import find_target
 from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.components import Launcher, find_quantity
 from pggan_kit.config import gin_files
@@ -204,15 +203,14 @@ def _require_unbound(targets: Collection[str], bound: Mapping[str, Sequence[str]
         ConfigError: It is.
     """
     for owner, texts in bound.items():
-        for text in texts:
-            target = find_target(text)
-            if target in targets:
-                raise ConfigError(f"{setting}: {owner} {target}, which {reason}")
+        for binding in gin_files.parse_overrides(texts):
+            if binding.name in targets:
+                raise ConfigError(f"{setting}: {owner} {binding.name}, which {reason}")
 
 
 def _list_targets(seeds: Mapping[str, Sequence[str]]) -> set[str]:
     """Return what the bindings of runs with all seeds bind."""
-    return {find_target(text) for texts in seeds.values() for text in texts}
+    return {binding.name for texts in seeds.values() for binding in gin_files.parse_overrides(texts)}
 
 
 def _require_stages_to_prune(pruner: str, metric: str, measured: Sequence[Stage], setting: str) -> None:

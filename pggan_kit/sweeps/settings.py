@@ -136,6 +136,8 @@ def read_arm_tuning(written: Mapping[str, Any], compared: Sequence[int]) -> ArmT
     for name in ("seeds", "tuning"):
         if not isinstance(written[name], list | tuple):
             raise SettingError("tune", f"must have a list as its entry {name!r}, not {written[name]!r}")
+    if not all(isinstance(text, str) for text in written["tuning"]):
+        raise SettingError("tune", f"must have bindings as texts in its entry 'tuning', not {written['tuning']!r}")
     if not isinstance(written["parameters"], Mapping):
         raise SettingError("tune", f"must have a dict as its entry 'parameters', not {written['parameters']!r}")
     try:

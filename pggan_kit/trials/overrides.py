@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.config import gin_files
-from pggan_kit.config.bindings import Place
+from pggan_kit.config.bindings import Binding, Place
 from pggan_kit.config.builder import BuiltConfig
-from pggan_kit.config.gin_files import OVERRIDE, Config
+from pggan_kit.config.gin_files import Config
 from pggan_kit.errors import ConfigError
 
-_MACRO_BINDING = re.compile(r"\s*([\w/]+)\s*=")
 
-
-def split_bindings(bindings: Sequence[str], macros: Collection[str], root: str) -> tuple[list[str], list[str]]:
+def split_bindings(bindings: Sequence[str], config: Config, root: str) -> tuple[list[str], list[str]]:
     """Return the overrides of a file (of its root, of launchers and its macros), and those of all its experiments.
 
     Args:
         bindings: The overrides.
-        macros: Macros of the file.
+        config: The file.
         root: First part of the file's own settings, `ablate` or `sweep`.
+
+    Raises:
+        ConfigError: An override is broken, or binds nothing.
     """
-    pattern = re.compile(rf"\s*(\w+/)*({root}|launchers)\b")
-    own_bindings = [text for text in bindings if pattern.match(text) or find_macro(text) in macros]
-    experiment_bindings = [text for text in bindings if text not in own_bindings]
+    macros = list_macros(config)
+
+    def is_own(binding: Binding) -> bool:
+        return binding.selector.partition(".")[0] in (root, "launchers") or binding.name in macros
+
+    own_bindings = gin_files.leave_out(bindings, lambda binding: not is_own(binding), config.bindings)
+    experiment_bindings = gin_files.leave_out(bindings, is_own, config.bindings)
     return own_bindings, experiment_bindings
-
-
-def find_macro(text: str) -> str | None:
-    """Return the name of the macro that an override defines, or None."""
-    match = _MACRO_BINDING.match(text)
-    return None if match is None else match[1]
 
 
 def list_macros(config: Config) -> list[str]:
@@ -68,10 +66,9 @@ def require_one_meaning(own_bindings: Sequence[str], base_config: Config, file: 
         ConfigError: One does; the message says what to write instead.
     """
     macros = list_macros(base_config)
-    for text in own_bindings:
-        name = find_macro(text)
-        if name in macros:
+    for binding in gin_files.parse_overrides(own_bindings):
+        if binding.name in macros:
             raise ConfigError(
-                f"{OVERRIDE} '{text}': {file} and {base} both define {name}; give the macro another name in one of "
+                f"{binding.place}: {file} and {base} both define {binding.name}; give the macro another name in one of "
                 "them, or override the setting that uses it"
             )

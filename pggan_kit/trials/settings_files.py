@@ -13,7 +13,7 @@ from pggan_kit.errors import require_list
 from pggan_kit.plugin_host.loading import load_plugins
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import ROOT as RUNS
-from pggan_kit.trials.overrides import list_macros, read_base, require_one_meaning, split_bindings
+from pggan_kit.trials.overrides import read_base, require_one_meaning, split_bindings
 from pggan_kit.trials.processes import list_recorded_files
 
 
@@ -57,8 +57,7 @@ def read_settings_file(
         UserError: Something is wrong; the message says what and where.
     """
     require_list("bindings", bindings)
-    macros = list_macros(gin_files.read_config(file))
-    own_bindings, experiment_bindings = split_bindings(bindings, macros, root)
+    own_bindings, experiment_bindings = split_bindings(bindings, gin_files.read_config(file), root)
     loaded = load_plugins(plugins)
 
     # All experiments are built by the code whose SHA-256 is recorded, even if a file is edited meanwhile.

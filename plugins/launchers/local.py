@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -117,7 +118,9 @@ class _Queue:
         self.server: PreparationServer | None = None
         preparation = find_preparation(trials)
         if preparation is not None:
-            self.server = PreparationServer(preparation, local.environment(0))
+            # Without a server, for example where processes are too many, each trial is a new process.
+            with contextlib.suppress(OSError):
+                self.server = PreparationServer(preparation, local.environment(0))
 
     def fill_slots(self) -> None:
         """Start a waiting trial in each free slot."""

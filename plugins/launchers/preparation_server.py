@@ -23,7 +23,7 @@ HELD_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def serve(descriptor: int) -> None:
-    """Prepare, then start trials until the launcher is gone. Each runs here too, in a fork, to the end of the program.
+    """Prepare, then start trials until the launcher is gone. Each runs here too, in a fork, up to the program's end.
 
     Args:
         descriptor: Descriptor of the server's end of the connection to the launcher. Its first message has the entries

@@ -49,6 +49,9 @@ class PreparationServer:
         preparation: Python code.
         environment: The environment variables of the server.
 
+    Raises:
+        OSError: Its process cannot be started.
+
     Attributes:
         has_ended: Whether the server is gone: its preparation failed or began threads, or it was killed.
     """
@@ -60,16 +63,20 @@ class PreparationServer:
         self._count = 0
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # The rest is a message: a command line would show all of it in the list of processes, once for each trial.
-            self._process = subprocess.Popen(
-                [sys.executable, str(SERVER), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-                pass_fds=[theirs.fileno()],
-            )
+            # The rest is a message: in a command line, all of it would stand in the list of processes for each trial.
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, str(SERVER), str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
+            except OSError:
+                self._connection.close()
+                raise
         self._send(
             {
                 # Its imports are those of this process, wherever the working directory is.

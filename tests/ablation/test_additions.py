@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.made_up_ablation import make_plan
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import ablation
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import plan_changes, plan_reading
 from pggan_kit.ablation import statistics as st
+from pggan_kit.ablation.plan_changes import compare_with_fixed
 from pggan_kit.errors import ConfigError, RunError
 
 PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
@@ -88,3 +90,41 @@ def test_added_contrasts_need_no_more_seeds(begun: Ablate, monkeypatch: pytest.M
     assert roles == {"trunk": "trunk", "linear": "variant", "hard": "variant", "cosine": "exploratory"}
     with pytest.raises(ConfigError, match=r"^-b '.*': ablate\.seeds must be at least 7 for 2 confirmatory contrasts"):
         ablation.estimate_cost("switch.gin", [*ADDED, six], PLUGINS, "elsewhere")
+
+
+ONE_PAIR: dict[str, Any] = {
+    "variants": {"a": [], "b": []},
+    "contrasts": [["b", "a"]],
+    "seeds": list(range(6)),
+    "configs": {"a": "a", "b": "b"},
+}
+
+
+def test_what_was_added_may_not_be_taken_back_or_cut(tmp_path: Path) -> None:
+    """Otherwise a contrast that was seen to say something else could be left out."""
+    plans.write_plan(make_plan(**ONE_PAIR, exploratory_contrasts=[["a", "b"]]), tmp_path)
+    with pytest.raises(RunError, match=r"the contrast a - b was added there and is missing in ablate\.contrasts now"):
+        compare_with_fixed(make_plan(**ONE_PAIR), tmp_path)
+
+    # A control that is added may have seeds that are added.
+    added = {
+        **ONE_PAIR,
+        "variants": {name: [] for name in "abc"},
+        "configs": {name: name for name in "abc"},
+        "seeds": list(range(10)),
+        "exploratory_variants": ["c"],
+        "exploratory_contrasts": [["c", "a"]],
+    }
+    plans.write_plan(make_plan(**ONE_PAIR), tmp_path)
+    current = compare_with_fixed(make_plan(**added, controls={"c": 8}), tmp_path)
+    assert current.select_seeds("c") == list(range(8)) and current.select_seeds("a") == list(range(10))
+    plans.write_plan(current, tmp_path)
+    for controls in ({}, {"c": 2}):
+        with pytest.raises(RunError, match=r"ablate\.controls was .*'c': 8.* The number of seeds of c was chosen"):
+            compare_with_fixed(make_plan(**added, controls=controls), tmp_path)
+
+
+def test_a_plan_that_differs_as_text_alone_is_described(tmp_path: Path) -> None:
+    plans.write_plan(make_plan(**ONE_PAIR, looks=[3, 6]), tmp_path)
+    with pytest.raises(RunError, match=r"looks was \[3, 6\] and is \[3\.0, 6\]"):
+        compare_with_fixed(make_plan(**ONE_PAIR, looks=[3.0, 6]), tmp_path)

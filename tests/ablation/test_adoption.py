@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from helpers.made_up_ablation import make_plan
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import hookimpl
@@ -267,3 +268,10 @@ def test_a_dry_run_looks_at_no_runs(
     ablate: Ablate, cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:
     refused(cli("ablate", "switch.gin", "--dry-run", "--adopt", "x"), "--adopt and --dry-run exclude each other")
+
+
+def test_a_run_that_was_adopted_may_be_named_again_when_it_is_gone(tmp_path: Path) -> None:
+    plan = make_plan(adopted=[{"variant": "a", "seed": 0, "run": str(tmp_path / "gone")}])
+    assert adopt_runs(plan, tmp_path, [tmp_path / "gone"], []) == plan
+    with pytest.raises(RunError, match=r"^--adopt .*other"):
+        adopt_runs(plan, tmp_path, [tmp_path / "gone", tmp_path / "other"], [])

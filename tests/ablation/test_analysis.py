@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,8 @@ from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation.analysis import analyse_results, take_looks
 from pggan_kit.ablation.comparison import compare_variants
 from pggan_kit.ablation.contrasts import Contrast
+from pggan_kit.ablation.cost import describe_contrasts
+from pggan_kit.ablation.designs import make_factorial
 from pggan_kit.ablation.table import render_text
 from pggan_kit.ablation.verdicts import add_verdicts
 
@@ -482,3 +485,37 @@ def test_a_run_that_ended_without_a_value_is_named() -> None:
     shown = render_text(analysis)
     assert "FID, b - a: b 4 ended without a finite value, and counts as failed." in shown
     assert "without_value" not in analysis["secondary"][0]
+
+
+def test_runs_that_are_all_equal_differ_in_no_effect() -> None:
+    """Thirds of 0.7 do not add up to exactly 0, and sign flips would test what is left of them."""
+    factors = {"f": {"f0": [], "f1": ["x = 1"]}, "g": {"g0": [], "g1": ["y = 1"], "g2": ["y = 2"]}}
+    design = make_factorial(factors, None, None)
+    plan = make_plan(
+        variants=design.variants, contrasts=[], effects=design.effects, design=design.description, primary="Precision"
+    )
+    row = {"stage": 2, "images": 1, "metric": "Precision", "value": 0.7, "floor": None}
+    result = {"failed": None, "images": 1, "rows": [row], "revision": "r", "hardware": "h"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analysis = analyse_results(plan, {(name, seed): result for name in design.variants for seed in SEEDS})
+    assert {(entry["mean"], entry["p"]) for entry in analysis["contrasts"]} == {(0.0, 1.0)}
+    assert {entry["verdict"] for entry in analysis["contrasts"]} == {"equivalent"}
+
+
+def test_levels_and_margins_are_those_of_the_role() -> None:
+    """As in a dry run: what is not corrected is detected at 0.05, and only the primary has the margin."""
+    contrasts = [["b", "a"], ["d", "a"], ["c", "a"]]
+    plan = make_plan(variants={name: [] for name in "abcd"}, contrasts=contrasts, controls={"c": 10})
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE[::-1], "d": NOISE})
+    analysis = analyse_results(plan, results)
+    planned = describe_contrasts(plan)
+    assert [entry["role"] for entry in planned] == ["confirmatory", "confirmatory", "control"]
+    for entry, dry in zip(analysis["contrasts"], planned, strict=True):
+        assert entry["smallest_effect"] == pytest.approx(dry["detectable"] * entry["sd"])
+    assert {entry["equivalence"] for entry in analysis["secondary"]} == {None}
+
+    # Without verdicts nothing is corrected.
+    explored = analyse_results(plan, results, decides=False)["contrasts"][0]
+    assert explored["role"] == "exploratory" and "holm" not in explored
+    assert explored["smallest_effect"] == pytest.approx(st.find_detectable_mean(10, 0.05) * explored["sd"])

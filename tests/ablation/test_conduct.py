@@ -35,6 +35,7 @@ from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
 from pggan_kit.benchmarking import plan as planning
+from pggan_kit.config import gin_files
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, RunError, TrainingError
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.system import provenance
@@ -729,6 +730,7 @@ WRONG = {
     "ablate.variants = {'linear': []}": r"ablate\.variants must name at least two",
     "ablate.variants = {'linear': [], 'a/b': []}": r"ablate\.variants names folders: 'a/b' must begin with",
     "ablate.variants = {'linear': [], 'trunk': []}": r"ablate\.variants names folders: 'trunk' must",
+    "ablate.variants = {'linear': [], 'Linear': []}": r"folders: 'linear' and 'Linear' differ in case alone",
     "ablate.variants = {'linear': [], 'hard': 'x'}": r"ablate\.variants must be a dict",
     "ablate.variants = {'linear': [], 'hard': ['train.seed = 3']}": r"variant hard .* binds train\.seed; bind",
     "ablate.variants = {'linear': [], 'hard': ['train.swich = 3']}": r"variant hard of .*did you mean switch",
@@ -910,7 +912,10 @@ def test_macros_are_looked_through(tiny: Callable[..., str], stub: str) -> None:
 def test_overrides_go_to_the_plan_or_to_all_experiments() -> None:
     of_plan = ["ablate.seeds = (1,)", " launchers.Local.jobs = 2", "x/launchers.Local.jobs = 2", " SEEDS= (0, 1)"]
     of_all = ["train.tick = 3", "SIZES = (4, 8)", "a/datasets.MNIST.folder = 'ablate.seeds'"]
-    assert split_bindings([of_all[0], *of_plan, *of_all[1:]], ["SEEDS"], "ablate") == (of_plan, of_all)
+    config = gin_files.parse_text("SEEDS = (0,)", "ablation")
+    assert split_bindings([of_all[0], *of_plan, *of_all[1:]], config, "ablate") == (of_plan, of_all)
+    mixed = "ablate.seeds = %SEEDS\ntrain.switch = @switches.Hard()"
+    assert split_bindings([mixed], config, "ablate") == (["ablate.seeds = %SEEDS"], ["train.switch = @switches.Hard()"])
 
 
 def test_a_macro_of_the_ablation_is_overridden_there(

@@ -81,6 +81,9 @@ def test_runs_without_a_value_decide_unless_they_cancel(values: tuple[float, ...
 def test_thirds_cancel_too() -> None:
     thirds = Contrast("x", {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3, "d": -1.0}, "confirmatory")
     assert thirds.sum_values(dict.fromkeys("abcd", INF)) == 0.0
+    pairs = Contrast("y", {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3, "d": -1 / 3, "e": -1 / 3, "f": -1 / 3}, "confirmatory")
+    assert {pairs.sum_values(dict.fromkeys("abcdef", value)) for value in (0.7, 0.9, 1000.0)} == {0.0}
+    assert thirds.sum_values({"a": 0.7, "b": 0.7, "c": 0.7 + 3e-9, "d": 0.7}) == pytest.approx(1e-9, rel=1e-6)
     assert thirds.sum_side({"a": 3.0, "b": 6.0, "c": 0.0, "d": 7.0}, 1) == pytest.approx(3.0)
     assert thirds.sum_side({"a": 3.0, "b": 6.0, "c": 0.0, "d": 7.0}, -1) == 7.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,10 @@ def test_missing_ticks_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     damaged = write_run("damaged", [{"images": 10}])
     with pytest.raises(RunError, match=r"stats\.jsonl is damaged: images 10 names no stage"):
         ends.read_ticks(damaged, "FID")
+
+
+def test_a_log_rank_test_without_anything_to_compare_is_no_warning() -> None:
+    """Whenever a run reached the quality, the other variant had none left."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ends.compare_times([(5.0, True)], [(5.0, True)]) == 1.0

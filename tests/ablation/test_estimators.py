@@ -197,3 +197,11 @@ def test_a_contrast_has_all_estimates_or_none() -> None:
     nothing = es.estimate_contrast(pair, [{"a": math.inf, "b": math.inf}], "lower", 0.1, 1)
     assert nothing["improvement"]["paired"]["value"] == 0.5 and nothing["iqm"] is nothing["posterior"] is None
     assert es.estimate_contrast(pair, [], "lower", 0.1, 1)["improvement"] == {"paired": None, "unpaired": None}
+
+
+def test_estimates_of_what_varies_by_rounding_alone() -> None:
+    d = [0.3 - 0.2, 0.4 - 0.3, 0.5 - 0.4]
+    assert len(set(d)) > 1
+    assert es.compute_posterior(d, 0.11, "lower") == {"better": 0.0, "within": 1.0, "worse": 0.0}
+    assert es.compute_pairing_saved([[value, value] for value in d], [1.0, -1.0]) is None
+    assert es.compute_pairing_saved([[1.0, 1.1], [2.0, 2.1], [3.0, 3.1]], [1.0, -1.0]) == 1.0

@@ -15,6 +15,7 @@ from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit import ablation, evaluate
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.archive import _split_tuned
 from pggan_kit.ablation.reanalysis import merge_bindings
 from pggan_kit.errors import ConfigError, RunError, SettingError
 
@@ -245,6 +246,46 @@ def test_settings_of_metrics_that_are_not_chosen_any_more_are_left_out() -> None
     assert merge_bindings(planned, [other]) == [planned[0], *planned[2:], other]
     metrics = "train.metrics = [@metrics.SWD()]"
     assert merge_bindings(planned, [metrics]) == [*planned[3:], metrics]
+
+
+def test_bindings_are_compared_one_by_one_however_they_are_written() -> None:
+    planned = ["train.metrics = [@metrics.SWD()]\nevaluation.count = 4\nevaluation.batch = %SIZE", "SIZE = 3  # images"]
+    other = "evaluation.count = 5\nx/features.Digits.size = 3"
+    kept = ["train.metrics = [@metrics.SWD()]", "evaluation.batch = %SIZE", planned[1]]
+    assert merge_bindings(planned, [other]) == [*kept, other]
+    block = "evaluation:\n  count = 6"
+    assert merge_bindings(planned, [block]) == [*kept, block]
+    assert merge_bindings(planned, ["SIZE = 4"]) == [planned[0], "SIZE = 4"]
+
+
+def test_a_read_only_folder_is_analysed_and_stays_as_it_is(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = list_contents(out)
+    planned = json.loads(wanted["analysis.json"])
+    (out / "table.txt").unlink()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    found = json.loads(json.dumps(ablation.analyse(out)))
+    assert found == {**planned, "note": "Nothing was written, since out is read-only."}
+    assert not (out / "table.txt").exists()
+    monkeypatch.undo()
+
+
+def test_an_analysis_whose_folder_cannot_be_made_is_an_error(out: Path) -> None:
+    (out / "analyses").write_text("a file")
+    with pytest.raises(RunError, match=r"^cannot make the folder out/analyses/other: "):
+        ablation.evaluate_again(out, "other", plugins=PLUGINS)
+
+
+def test_a_table_with_more_cells_than_its_head_is_damaged(out: Path) -> None:
+    shutil.rmtree(out / "runs")
+    text = (out / "results.csv").read_text()
+    (out / "results.csv").write_text(text.replace(".", ","))
+    with pytest.raises(RunError, match=r"results\.csv is damaged: .*line 2 has more cells than the head"):
+        ablation.analyse(out)
+
+
+def test_tuned_values_of_a_table_are_split_where_a_parameter_begins() -> None:
+    bindings = ["a.b = '1; 2'", "x/c.d = 3; 4"]
+    assert _split_tuned("; ".join(bindings), ["a.b", "x/c.d"]) == bindings
 
 
 def test_wrong_input_is_refused(

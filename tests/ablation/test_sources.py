@@ -14,7 +14,8 @@ from helpers.killing import last
 from helpers.paths import ABLATION_PLUGIN, STUB_PLUGIN
 
 from pggan_kit.ablation import plan_reading
-from pggan_kit.ablation.sources import bind_sources
+from pggan_kit.ablation.sources import bind_sources, require_free_sources
+from pggan_kit.ablation.tuning import _bind_tuning_seed
 from pggan_kit.api.prepare import prepare
 from pggan_kit.errors import ConfigError, RunError
 
@@ -73,6 +74,16 @@ WRONG = {
     "ablate.resample = {'a': 'data.seed = {seed}', 'w': 'data.workers = 1{seed}'}": r"ablate\.resample: 'w' \(data\.wor"
     r"kers = 1\{seed\}\) has no effect in variant linear: data\.workers changes nothing .*It needs a setting that is a",
 }
+
+
+def test_what_the_seeds_draw_is_found_in_whatever_binds_it() -> None:
+    sources = {"all": "train.seed = {seed}\ndata.seed = {seed}"}
+    for text in ("train.keep = 2\ndata.seed = 3", "data:\n  seed = 3", "data.seed=3"):
+        with pytest.raises(ConfigError, match=r"^it binds data\.seed; bind ablate\.seeds instead"):
+            require_free_sources(sources, [text], "it binds")
+    require_free_sources(sources, ["x/data.seed = 3"], "it binds")
+    assert _bind_tuning_seed(sources, 5) == ["train.seed = 5\ndata.seed = 5"]
+    assert _bind_tuning_seed({"data": "data.seed = {seed}"}, 5) == ["data.seed = 5", "train.seed = 5"]
 
 
 @pytest.mark.parametrize("binding", WRONG)

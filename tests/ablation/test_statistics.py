@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -167,6 +168,11 @@ def test_the_smallest_effect_takes_little_memory_at_a_small_level(monkeypatch: p
     assert effect is not None and known < effect < 1.4 * known
 
 
+def test_the_smallest_effect_of_a_tiny_level_takes_no_more_patterns_than_the_test() -> None:
+    """The first look of 17 of 60 pairs has a level of 5e-6, and its test draws 100,000 patterns."""
+    assert len(st._list_sign_patterns(17, 5e-6, np.random.default_rng(0))) == st.DRAWN
+
+
 @pytest.mark.parametrize(("pairs", "alpha"), [(9, 0.05), (15, 0.01)])
 def test_the_smallest_effect_does_not_depend_on_the_patterns_at_once(
     pairs: int, alpha: float, monkeypatch: pytest.MonkeyPatch
@@ -190,6 +196,24 @@ def test_the_bootstrap_needs_8_pairs_and_agrees_with_t_for_many() -> None:
     assert st.bootstrap_mean(draw_differences(8)) is not None
     d = draw_differences(200)
     assert st.bootstrap_mean(d) == pytest.approx(st.compute_t_interval(d), abs=0.005)
+
+
+def test_differences_that_are_equal_but_for_rounding_share_their_rank() -> None:
+    d = [0.31 - 0.30, -(0.12 - 0.11), 0.43 - 0.42, -(0.56 - 0.55), 0.5]
+    assert st.rank_with_signs(d) == st.rank_with_signs([0.01, -0.01, 0.01, -0.01, 0.5]) == [2.5, -2.5, 2.5, -2.5, 5.0]
+    assert st.rank_with_signs([0.0, 0.0, -math.inf]) == [0.0, 0.0, -3.0]
+
+
+def test_what_varies_by_rounding_alone_does_not_vary() -> None:
+    """scipy would warn, and give NaN or a correlation of rounding errors."""
+    d = [0.3 - 0.2] * 4 + [0.4 - 0.3] * 4
+    assert len(set(d)) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not st.do_vary(d) and st.do_vary([*d, 0.1 + 1e-9])
+        assert st.compute_spread(d) == 0.0 and st.bootstrap_mean(d) is None
+        assert st.run_equivalence_test(d, 0.11) == 0.0 and st.run_equivalence_test(d, 0.09) == 1.0
+        assert st.correlate_pairs(d, list(range(8))) is None and st.correlate_pairs(list(range(8)), d) is None
 
 
 def test_failures_are_compared_by_mcnemar() -> None:

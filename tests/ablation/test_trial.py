@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -69,3 +70,16 @@ def test_a_result_that_cannot_be_read_is_not_called_damaged(trial: Path) -> None
     link_to_itself(OUT / "plan.json")
     with pytest.raises(RunError, match=r"^cannot read .*plan\.json: Too many levels"):
         plans.load_plan(OUT)
+
+
+ROW = {"metric": "FID", "value": 1.0, "floor": None}
+
+
+@pytest.mark.parametrize("rows", [None, 3, [{}], [3], [{**ROW, "value": "3"}], [{**ROW, "floor": [1.0]}]])
+def test_a_result_whose_rows_are_none_is_damaged(rows: Any, tmp_path: Path) -> None:
+    result = {"failed": None, "images": 1, "rows": [ROW], "revision": "r", "hardware": "h"}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert read_result(tmp_path) == result
+    (tmp_path / "result.json").write_text(json.dumps({**result, "rows": rows}))
+    with pytest.raises(RunError, match=r"result\.json is damaged \(.*; remove it, and the trial is evaluated again"):
+        read_result(tmp_path)

@@ -321,6 +321,7 @@ def test_files_that_are_not_configs_are_refused(
     refused(cli("train", "folder.gin", "--plugin", stub), r"config folder\.gin: cannot be read, because it is a folder")
     refused(cli("train", "binary.gin", "--plugin", stub), r"config binary\.gin: cannot be read .*; save it as UTF-8$")
     refused(cli("train", "nope.gin", "--plugin", stub), r"config nope\.gin: no such file")
+    refused(cli("train", "a\0.gin", "--plugin", stub), r"config a.\.gin: cannot be read \(embedded null byte\)")
     refused(cli("train", "empty.gin", "--plugin", stub), r"schedule needs a value for sizes")
     rejected(r"tiny\.gin:17: includes binary\.gin: cannot", "include 'binary.gin'")
 

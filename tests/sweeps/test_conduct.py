@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from helpers.sweep_files import write_sweep
 
 from pggan_kit.components import Trial
+from pggan_kit.config import gin_files
 from pggan_kit.errors import TrainingError
 from pggan_kit.sweeps import conduct
 from pggan_kit.sweeps import trial as trials
@@ -82,3 +84,21 @@ def test_a_sweep_stops_after_a_round_that_changes_nothing(
     ):
         conduct.run_sweeps({tmp_path: plan}, launcher, owner, [].append)
     assert launcher.counts == rounds
+
+
+def test_best_is_read_where_a_choice_has_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = gin_files.parse_text("train.keep = 2", "best")
+    monkeypatch.setattr(
+        conduct, "prepare", lambda *arguments, **settings: SimpleNamespace(built=SimpleNamespace(config=config))
+    )
+    record = {
+        "bindings": ["schedule.batch_size = {4: 2,\n 8: 4}"],
+        "trials": 3,
+        "trial": 1,
+        "value": 0.5,
+        "seeds": ["0"],
+    }
+    plan = SimpleNamespace(name="s", metric="gap", plugins=["/a b/plugin.py"])
+    text = conduct.describe_best(Path("out"), plan, record, [])
+    assert gin_files.parse_text(text, "best").text() == config.text()
+    assert "#   schedule.batch_size = {4: 2,\n#    8: 4}\n# It needs --plugin '/a b/plugin.py'\n" in text

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from helpers.gin_text import bind_again
 from helpers.sweep_files import PLUGINS, SWEEP, TWO_STAGES
+
+from pggan_kit.errors import ConfigError, SettingError
+from pggan_kit.sweeps.plan_reading import _list_targets, _require_unbound
+from pggan_kit.sweeps.settings import read_arm_tuning
 
 LR = "'g/optimizers.Adam.lr'"
 
@@ -119,3 +124,17 @@ def test_a_sweep_is_no_experiment(
     refused(cli("train", "sweep.gin", *plugins), "this is the file of a sweep, which `pggan-kit sweep` runs")
     if "optuna" in sys.modules:
         refused(cli("sweep", "tiny.gin", *plugins), "sweep.base")
+
+
+@pytest.mark.parametrize("texts", [[3], [None], [["x = 1"]]])
+def test_bindings_of_tuning_are_texts(texts: list[Any]) -> None:
+    written = {"parameters": {"a.b": ("log", 1, 2)}, "trials": 2, "seeds": (7,), "tuning": texts}
+    with pytest.raises(SettingError, match=r"must have bindings as texts in its entry 'tuning', not \["):
+        read_arm_tuning(written, [0])
+
+
+def test_what_a_search_binds_is_found_among_several_bindings_of_one_text() -> None:
+    for text in ("train.keep = 2\na.b = 3", "a:\n  b = 3", "a.b=3"):
+        with pytest.raises(ConfigError, match=r"^sweep: it binds a\.b, which is bound$"):
+            _require_unbound(["a.b"], {"it binds": [text]}, "sweep", "is bound")
+    assert _list_targets({"7": ["a.b = 7\nx/c.d = 7"]}) == {"a.b", "x/c.d"}

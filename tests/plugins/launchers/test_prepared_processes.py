@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from helpers.forks import Fork, wait_until
 
 from pggan_kit.components import Trial
 from pggan_kit.testing import LauncherSuite
-from pggan_plugins.launchers import Local, local
+from pggan_plugins.launchers import Local, local, prepared_processes
 from pggan_plugins.launchers.prepared_processes import PreparationServer, find_preparation
 from pggan_plugins.launchers.processes import stop_processes
 
@@ -208,3 +210,21 @@ def test_forks_need_python_code_and_one_preparation(tmp_path: Path, monkeypatch:
     assert find_preparation([]) is None
     monkeypatch.setattr("pggan_plugins.launchers.prepared_processes.sys.platform", "darwin")
     assert find_preparation([trial, trial]) is None
+
+
+def test_where_the_server_cannot_be_started_trials_are_new_processes(
+    tmp_path: Path, new_processes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where processes are too many for a moment, which ends no launch."""
+
+    class FullSystem:
+        DEVNULL = subprocess.DEVNULL
+
+        @staticmethod
+        def Popen(*arguments: object, **settings: object) -> None:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(prepared_processes, "subprocess", FullSystem)
+    before = len(os.listdir("/proc/self/fd"))
+    assert local.Local(jobs=1).launch([make_trial(tmp_path, "a", "")]) == [0]
+    assert new_processes == ["a"] and len(os.listdir("/proc/self/fd")) == before
