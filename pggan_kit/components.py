@@ -399,7 +399,7 @@ class Augmentation(Protocol):
     """
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Transform images (N, C, h, w) to (N, C, h, w)."""
+        """Transform images (N, C, h, w) to (N, C, h, w), each by itself: ranks and micro-batches split batches."""
 
 
 @runtime_checkable

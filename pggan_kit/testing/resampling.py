@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from pggan_kit.layers.resampling import Downsample, Upsample
 from pggan_kit.testing.suite import StepSuite
-from pggan_kit.testing.support import draw_noise, measure_difference, require, require_gradients
+from pggan_kit.testing.support import (
+    draw_noise,
+    measure_difference,
+    require,
+    require_gradients,
+    require_sample_by_sample,
+)
 
 ORDERS = (
     "its output",
@@ -101,6 +107,15 @@ class ResamplingSuite(StepSuite):
                 module = getattr(pair, name)(channels, factor).eval()
                 x = draw_noise(2, channels, 2 * factor, 2 * factor)
                 require(torch.equal(module(x), module(x)), f"{name} {where} gives two outputs for one input")
+
+    @torch.no_grad()
+    def test_samples_stay_apart(self) -> None:
+        """Require the features of a sample to depend on that sample alone."""
+        for pair, channels, factor, where in self.iterate_cases():
+            for name in ("up", "down"):
+                module = getattr(pair, name)(channels, factor).eval()
+                batch = draw_noise(3, channels, 2 * factor, 2 * factor)
+                require_sample_by_sample(module, batch, f"{name} {where}: the map")
 
     def test_fused_convolution(self) -> None:
         """Require `conv2d` to equal the convolution after `up`, or before `down`, and its gradients to second order."""

@@ -78,6 +78,40 @@ def measure_difference(value: Tensor, wanted: Tensor) -> float:
     return float((value - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
 
 
+def measure_influence(function: Callable[[Tensor], Tensor], batch: Tensor) -> float:
+    """Return how much the first sample's output changes as all other samples of its batch do, as `measure_difference`.
+
+    Args:
+        function: Function of a batch (N, ...) whose output has a row for each sample; torch's generator is seeded
+            before each of its two calls.
+        batch: The batch, of at least two samples.
+    """
+    others = torch.cat([batch[:1], 3 * draw_noise(*batch.shape, seed=1, dtype=batch.dtype)[1:]])
+    rows = []
+    for given in (batch, others):
+        torch.manual_seed(0)
+        rows.append(function(given)[:1])
+    return measure_difference(*rows)
+
+
+def require_sample_by_sample(
+    function: Callable[[Tensor], Tensor], batch: Tensor, name: str, tolerance: float = 1e-5
+) -> None:
+    """Fail where a sample's output depends on the other samples of its batch.
+
+    Args:
+        function, batch: See `measure_influence`.
+        name: What the function makes, for the message.
+        tolerance: Tolerance of the change, relative to the largest value.
+    """
+    change = measure_influence(function, batch)
+    require(
+        change <= tolerance,
+        f"{name} of a sample depends on the others of its batch, by {change:.2g}: it must depend on that sample alone, "
+        "since ranks and micro-batches split batches",
+    )
+
+
 def perturb(net: nn.Module, seed: int = 0, size: float = 0.1) -> None:
     """Move every parameter a little: parameters that start at 0 would hide errors."""
     generator = torch.Generator().manual_seed(seed)

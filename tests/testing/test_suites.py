@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from helpers.variants import AGAIN
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, check_at_least, hookimpl
+from pggan_kit import Interrupted, Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
 from pggan_kit.plugin_host.loading import load_plugins
@@ -87,6 +88,13 @@ class SaysNothing(SquaredScores):
 class Raises(ToyLoss):
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         raise TypeError("oh")
+
+
+@defect(suites.ObserverSuite, "test_trains_through_a_fade", "a tiny run with .*StopsRuns fails: Interrupted: enough")
+class StopsRuns:
+    @hookimpl
+    def after_step(self) -> None:
+        raise Interrupted(None, "enough")
 
 
 @defect(suites.LossSuite, "test_same_seed_same_weights", "draws random numbers from elsewhere")
@@ -481,6 +489,17 @@ def test_tests_share_a_run_within_one_class_alone() -> None:
     particular.setting = 3
     particular.test_trains_through_a_fade()
     assert makers == ["First", "Second", "First"]
+
+
+class PressesCtrlC:
+    @hookimpl
+    def after_step(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_suite_and_is_not_taken_for_a_defect() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make_suite(suites.ObserverSuite, PressesCtrlC).test_trains_through_a_fade()
 
 
 def test_every_kind_has_a_suite_and_a_defect() -> None:
