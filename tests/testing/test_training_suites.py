@@ -384,6 +384,50 @@ class PlainNames(ToyUpdate):
         return {"loss": super().step(ctx)["Loss/generator"]}
 
 
+class ThroughAnotherLoss(ToyUpdate):
+    """An update that asks the loss through another object."""
+
+    loss: Callable[[Any], Any]
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        ctx.loss, loss = self.loss(ctx.loss), ctx.loss
+        try:
+            return super().step(ctx)
+        finally:
+            ctx.loss = loss
+
+
+class ExchangedLoss:
+    """A loss that is given fakes for reals."""
+
+    def __init__(self, loss: Any) -> None:
+        self.inner = loss
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def discriminator(self, real: Any, fake: Any) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.inner.discriminator(fake, real)
+        return terms
+
+
+class NegativeLoss(ExchangedLoss):
+    def discriminator(self, real: Any, fake: Any) -> dict[str, Tensor]:
+        return {name: -value for name, value in self.inner.discriminator(real, fake).items()}
+
+
+@update_defect("test_reals_and_fakes", "the first scores that the loss is given for D's terms are not those of the dra")
+class ExchangesRealsAndFakes(ThroughAnotherLoss):
+    loss = ExchangedLoss
+
+
+@update_defect(
+    "test_descends", "minimising the discriminator's terms raises what the loss gives for it from .* to .*: "
+)
+class Ascends(ThroughAnotherLoss):
+    loss = NegativeLoss
+
+
 @update_defect("test_step_does_not_wait", "a step with updates.ReadsItsLoss waits for the device: it calls item")
 class ReadsItsLoss(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
