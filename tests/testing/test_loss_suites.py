@@ -25,7 +25,7 @@ from helpers.defects import (
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Fakes, Scores, generator_gradients
+from pggan_kit import Fakes, Scores, SkipImage, generator_gradients
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_kit.training.step import image_gradients
 
@@ -352,6 +352,55 @@ class LabelsTooLarge(ToyDataset):
 
     def label(self, i: int) -> int:
         return i if i == 15 else 0
+
+
+@dataset_defect("test_labels", r"label\(\d+\) is not the same each time it is read")
+class LabelsByChance(ToyDataset):
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.random = np.random.default_rng(0)
+
+    def label(self, i: int) -> int:
+        return int(self.random.integers(3))
+
+
+@dataset_defect("test_labels", "classes is 1: a single class says nothing")
+class OneClass(ToyDataset):
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+@dataset_defect("test_images", "each of the images .* is left out")
+class LeavesAllOut(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        raise SkipImage("broken")
+
+
+class LeavesOneOut(ToyDataset):
+    """A sound data set with a broken file."""
+
+    def image(self, i: int) -> np.ndarray:
+        if i == 15:
+            raise SkipImage("broken")
+        return super().image(i)
+
+
+def test_a_data_set_may_leave_images_out() -> None:
+    suite = make_suite(suites.DatasetSuite, LeavesOneOut)
+    for name in dir(suite):
+        if name.startswith("test_"):
+            getattr(suite, name)()
+
+
+@dataset_defect("test_same_image_each_time", "not the same each time it is read")
+class LeavesOutByTurns(ToyDataset):
+    turns = 0
+
+    def image(self, i: int) -> np.ndarray:
+        self.turns += 1
+        if self.turns % 2:
+            raise SkipImage("broken")
+        return super().image(i)
 
 
 @dataset_defect("test_class_names", "class_names has 1 names for 3 classes")

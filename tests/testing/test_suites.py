@@ -251,6 +251,27 @@ class LooksAtTheFirst(MeanGap):
         return {"gap": float((real[0] - fake[0]).abs())}
 
 
+@defect(suites.MetricSuite, "test_order_of_images", "with the fakes in another order")
+class ComparesPairs(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real - fake).abs().mean())}
+
+
+@defect(suites.MetricSuite, "test_values", r"compare\(\) of 16 reals with 15 fakes fails: RuntimeError")
+class ComparesQuantiles(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real.sort().values - fake.sort().values).abs().mean())}
+
+
+@defect(
+    suites.MetricSuite, "test_image_by_image", r"describe\(\) at 16x16 gives an image another row in a batch of ano"
+)
+class CentresTheBatch(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        means = super().describe(images)
+        return means - means.mean()
+
+
 @defect(suites.MetricSuite, "test_leaves_images_alone", r"describe\(\) changes its images in place")
 class ShiftsImages(MeanGap):
     def describe(self, images: Tensor) -> Tensor:
