@@ -248,6 +248,41 @@ class RollsFeatures(Area):
         return RolledDown(factor)
 
 
+class Doubled(NearestUpsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@defect(
+    suites.ResamplingSuite, "test_keeps_brightness", "up with factor 2 .* turns a constant 1 into numbers from 2 to"
+)
+class Doubles(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return Doubled(factor)
+
+
+class Shifted(NearestUpsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).roll(self.factor // 2, 3)
+
+
+@defect(suites.ResamplingSuite, "test_keeps_place", "up with factor 2 .* shifts what it shows by .* and 0.5 columns")
+class ShiftsHalfAPixel(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return Shifted(factor)
+
+
+class Mirrored(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flip(3))
+
+
+@defect(suites.ResamplingSuite, "test_keeps_place", "down with factor 2 .*, or mirrors it")
+class Mirrors(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return Mirrored(factor)
+
+
 class WrongFusion(NearestUpsample):
     def conv2d(self, x: Tensor, weight: Tensor) -> Tensor:
         return self(F.conv2d(x, weight, padding=weight.shape[-1] // 2))
