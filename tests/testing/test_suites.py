@@ -335,6 +335,22 @@ class Meddles:
             state.generator.to_image.bias.mul_(0.9)
 
 
+@defect(suites.ObserverSuite, "test_changes_nothing", "it disturbs training")
+class SamplesTheLiveGenerator:
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        with torch.no_grad():
+            state.generator(torch.zeros(4, 8))
+
+
+@defect(suites.ObserverSuite, "test_changes_nothing", "or leave them in inference mode")
+@defect(suites.ObserverSuite, "test_trains_through_a_fade", "the generator is left in inference mode: call train")
+class ForgetsTrainingMode:
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        state.generator.eval()
+
+
 @defect(suites.ObserverSuite, "test_leaves_the_same_files_in_each_run", r"ticks\.txt is not what a new one leaves")
 class CountsOn:
     def __init__(self) -> None:
