@@ -167,6 +167,13 @@ class AsksTheDevice:
         return progress
 
 
+@defect(suites.LossSuite, "test_step_does_not_wait", r"waits for the device: it calls __getitem__ on a tensor")
+@defect(suites.LossSuite, "test_steps_can_be_captured", "aten::index is not permitted while a graph is recorded")
+class CountsGoodScores(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-fake.score[fake.score > -9]).mean()}
+
+
 @defect(suites.LossSuite, "test_step_does_not_wait", r"a step with losses\.ReadsScores waits for the device: .* item")
 class ReadsScores(ToyLoss):
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
@@ -568,6 +575,13 @@ def test_what_waits_for_the_device_is_noticed() -> None:
         "print": lambda: str(value),
         "array": lambda: np.asarray(value),
         "equal": lambda: torch.equal(value, value),
+        "mask": lambda: other[other > 0],
+        "mask beside a slice": lambda: other[None][:, other > 0],
+        "values at a mask": lambda: other.clone().__setitem__(other == 0, torch.ones(2)),
+        "masked_select": lambda: other.masked_select(other > 0),
+        "unique": lambda: torch.unique(other),
+        "where": lambda: torch.where(other > 0),
+        "repeats": lambda: other.repeat_interleave(torch.tensor([1, 2])),
     }
     for name, action in waits.items():
         with suites.SyncWatch() as watch:
@@ -579,6 +593,9 @@ def test_what_waits_for_the_device_is_noticed() -> None:
         other += value * 2
         torch.stack([value, value]).mean().detach().to(torch.float64)
         other.clone().clamp_(0, 1).copy_(other, non_blocking=True)
+        other[torch.tensor([1, 0])][:1][None].repeat_interleave(2)
+        other[other > 0] = 1.0
+        torch.where(other > 0, other, -other)
     assert watch.found == []
 
 
