@@ -1,7 +1,7 @@
 """Make the paths in a config absolute, so that a run finds its files from whatever folder it is resumed.
 
-A path is the value of a parameter whose annotation admits a `Path`, such as `folder: str | Path`, or what a list or a dict
-holds whose annotation admits one there, such as `folders: Sequence[str | Path]`.
+A path is the value of a parameter whose annotation admits a `Path`, such as `folder: str | Path`, or an item of a list
+or dict whose annotation admits one there, such as `folders: Sequence[str | Path]`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class LossSuite(StepSuite):
 
         return {"discriminator": discriminator, "generator": generator}
 
-    def call_sides(self, loss: Loss, real: Scores, fake: Scores) -> dict[str, Tensor]:
+    def _call_sides(self, loss: Loss, real: Scores, fake: Scores) -> dict[str, Tensor]:
         """Return the sum of each network's terms for these scores."""
         return {
             "discriminator": sum_terms(loss.discriminator(real, fake)),
@@ -118,10 +118,10 @@ class LossSuite(StepSuite):
             return
         real, fake = (self.scores(draw_noise(6, seed=seed)) for seed in (0, 1))
         loss = self.make()
-        before = self.call_sides(loss, real, fake)
+        before = self._call_sides(loss, real, fake)
         moved = {
-            "discriminator": ("reals", self.call_sides(loss, _raise_own_logits(real), fake)),
-            "generator": ("fakes", self.call_sides(loss, real, _raise_own_logits(fake))),
+            "discriminator": ("reals", self._call_sides(loss, _raise_own_logits(real), fake)),
+            "generator": ("fakes", self._call_sides(loss, real, _raise_own_logits(fake))),
         }
         for side, (whose, after) in moved.items():
             require(
