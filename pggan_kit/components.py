@@ -142,7 +142,11 @@ Critic = Callable[["Tensor"], Scores]
 
 @runtime_checkable
 class Resampling(Protocol):
-    """A matched pair of modules that change the size of features, for any whole factor of at least 2."""
+    """A matched pair of modules that change the size of features, for any whole factor of at least 2.
+
+    Both keep brightness (away from the border, a constant stays as it is) and place (nothing is shifted). A learned
+    pair need not, but best begins so.
+    """
 
     def up(self, channels: int, factor: int) -> Upsample:
         """Make a module that maps (N, channels, h, w) to (N, channels, factor * h, factor * w)."""
@@ -400,7 +404,7 @@ class Augmentation(Protocol):
     """
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Transform images (N, C, h, w) to (N, C, h, w)."""
+        """Transform images (N, C, h, w) to (N, C, h, w), each by itself: ranks and micro-batches split batches."""
 
 
 @runtime_checkable

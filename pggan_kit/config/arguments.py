@@ -24,6 +24,15 @@ LONGEST = 60
 LIST_ORIGINS = (list, collections.abc.Sequence, collections.abc.Iterable)
 """Annotations for which a list or tuple of any length fits."""
 
+BARE_LISTS = (
+    *(list, tuple, collections.abc.Sequence, collections.abc.Iterable),
+    *(typing.List, typing.Tuple, typing.Sequence, typing.Iterable),  # noqa: UP006
+)
+"""Annotations for which a list or tuple of anything fits."""
+
+BARE_DICTS = (dict, collections.abc.Mapping, typing.Dict, typing.Mapping)  # noqa: UP006
+"""Annotations for which a dict of anything fits."""
+
 TYPE_NAMES: dict[Any, str] = {
     None: "None",
     type(None): "None",
@@ -173,13 +182,19 @@ def check_arguments(
             values_per_stage(name, value, [(base_height, base_height)])
 
 
-def _is_union(hint: Any) -> bool:
+def _is_one_of(hint: Any, hints: Iterable[Any]) -> bool:
+    """Return whether an annotation, which may be unhashable, is one of several."""
+    return any(hint is each for each in hints)
+
+
+def is_union(hint: Any) -> bool:
+    """Return whether an annotation is `Union[...]` or `... | ...`."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def is_per_stage(hint: Any) -> bool:
     """Return whether an annotation is `PerStage[...]`: a value, or a mapping from heights to values."""
-    if not _is_union(hint):
+    if not is_union(hint):
         return False
     for option in typing.get_args(hint):
         if typing.get_origin(option) is collections.abc.Mapping and typing.get_args(option)[0] is int:
@@ -189,7 +204,7 @@ def is_per_stage(hint: Any) -> bool:
 
 def _takes_curve(hint: Any) -> bool:
     """Return whether an annotation is `Varying[...]`, or another union with a curve."""
-    return _is_union(hint) and Curve in typing.get_args(hint)
+    return is_union(hint) and Curve in typing.get_args(hint)
 
 
 def _holds_curve(value: Any, selector_of: SelectorOf) -> bool:
@@ -210,12 +225,18 @@ def fits_annotation(value: Any, hint: Any, selector_of: SelectorOf = _find_no_se
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
 
+    # What a bare container holds is not said.
+    if _is_one_of(hint, BARE_LISTS):
+        return isinstance(value, (list, tuple))
+    if _is_one_of(hint, BARE_DICTS):
+        return isinstance(value, Mapping)
+
     origin = typing.get_origin(hint)
     options = typing.get_args(hint)
-    if _is_union(hint):
+    if is_union(hint):
         return any(fits_annotation(value, option, selector_of) for option in options)
     if origin is typing.Literal:
-        return value in options
+        return any(type(value) is type(option) and value == option for option in options)  # True equals 1
     # On Python 3.10 `list[int]` passes for a type as well, but it has an origin.
     if origin is None and isinstance(hint, type):
         if getattr(hint, "_is_protocol", False):
@@ -232,6 +253,8 @@ def _fits_container(value: Any, origin: Any, types_inside: tuple[Any, ...], sele
 
     # A tuple of a fixed length, each item of its own type
     if origin is tuple:
+        if types_inside == ((),):  # `Tuple[()]` on Python 3.10
+            types_inside = ()
         if not is_sequence or len(value) != len(types_inside):
             return False
         pairs = zip(value, types_inside, strict=True)
@@ -283,20 +306,26 @@ def describe_annotation(hint: Any) -> str:
     """Return an annotation in a user's words, as what follows "must be"."""
     if isinstance(hint, (type, type(None))) and hint in TYPE_NAMES:
         return TYPE_NAMES[hint]
+    if _is_one_of(hint, BARE_LISTS):
+        return "a list"
+    if _is_one_of(hint, BARE_DICTS):
+        return "a dict"
     origin = typing.get_origin(hint)
     options = typing.get_args(hint)
     if _takes_curve(hint) and is_per_stage(hint):
         plain = [option for option in options if option is not Curve and typing.get_origin(option) is None]
         described = " or ".join(describe_annotation(option) for option in plain)
         return f"{described}, a curve, as @curves.NAME(), or a dict of these by image height"
-    if _is_union(hint):
+    if is_union(hint):
         return " or ".join(dict.fromkeys(describe_annotation(option) for option in options))
     if origin is typing.Literal:
         return " or ".join(repr(option) for option in options)
 
     # Containers, and what they hold
     if origin is tuple or origin in LIST_ORIGINS:
-        inside = [describe_annotation(option) for option in options if option is not ...]
+        inside = [describe_annotation(option) for option in options if option not in (..., ())]
+        if not inside:
+            return "an empty list"
         return f"a list of ({', '.join(dict.fromkeys(inside))})"
     if origin in (dict, collections.abc.Mapping):
         return f"a dict of {describe_annotation(options[0])} to {describe_annotation(options[1])}"

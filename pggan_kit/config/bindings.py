@@ -269,6 +269,11 @@ def require_known(
         for reference in iterate_references(binding.value):
             if isinstance(reference, Macro):
                 _require_macro(reference, macros, binding)
+            elif reference.selector in forbidden:
+                raise ConfigError(
+                    f"{binding.place}: {binding.name}: @{reference.selector} is no component but a group of settings, "
+                    f"which has its own lines: {reference.selector}.NAME = VALUE"
+                )
             elif reference.selector not in components:
                 raise _make_unknown_error(binding, reference.selector, components)
 

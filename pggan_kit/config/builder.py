@@ -256,7 +256,7 @@ class _Builder:
         try:
             settings = {name: factories[name]() for name in others}
             experiment = factories[main](**settings)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # gin rewrites the exceptions that pass through it; the one raised first is the one to show.
             raise self.error or error from None
 
@@ -277,7 +277,7 @@ class _Builder:
         def make(*_: Any, **arguments: Any) -> Any:
             try:
                 return self._make(selector, factory, arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a component's `sys.exit()` is no end of the caller's process
                 self._keep_error(selector, error)
                 raise
 
@@ -303,7 +303,7 @@ class _Builder:
             self.base_height = check_sizes(made.sizes)[0][0]
         return made
 
-    def _keep_error(self, selector: str, error: Exception) -> None:
+    def _keep_error(self, selector: str, error: Exception | SystemExit) -> None:
         """Keep the first error, in a user's words."""
         if self.error is not None:
             return

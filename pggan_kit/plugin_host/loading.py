@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -155,7 +156,7 @@ class Plugins:
             # A plugin's code may raise anything.
             try:
                 made = list(make())
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginError(f"plugin {name}: importers() raised {error!r}") from error
             for importer in made:
                 if not isinstance(getattr(importer, "name", None), str) or not callable(
@@ -176,6 +177,7 @@ class Plugins:
                 f"plugin {plugin.description} registers {row.selector}, which {taken.plugin.description} already "
                 f"brings; rename one{_advise_blocking(plugin, taken.plugin)}"
             )
+        _require_named_parameters(component, row.selector)
         # What a function makes is checked once it is made.
         if isinstance(component.factory, type):
             _check_class(component.factory, component.kind, row.selector)
@@ -204,7 +206,7 @@ def _advise_blocking(*plugins: Plugin) -> str:
 def _call_components(function: Callable[[], Any], plugin: Plugin) -> list[Component]:
     try:
         return list(function())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"plugin {plugin.name} ({plugin.origin}): components() raised {error!r}") from error
 
 
@@ -222,6 +224,20 @@ def _check_component(component: Component, plugin: Plugin) -> None:
             f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
             f"{suggest(did_you_mean(component.kind, KINDS))}; kinds are {', '.join(KINDS)}"
         )
+
+
+def _require_named_parameters(component: Component, selector: str) -> None:
+    """Check that configs can bind every parameter that needs a value by its name."""
+    try:
+        parameters = inspect.signature(component.factory).parameters.values()
+    except (TypeError, ValueError):  # Python does not know it
+        return
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            raise PluginError(
+                f"{selector} takes {parameter.name} by its place alone, and configs bind parameters by their names: "
+                "remove the / from its signature"
+            )
 
 
 def _check_class(factory: type, kind: str, selector: str) -> None:

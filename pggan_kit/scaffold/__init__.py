@@ -21,6 +21,9 @@ from pggan_kit.errors import PluginError, did_you_mean, quote_path, suggest
 from pggan_kit.plugin_host.loading import find_installed_plugins, load_plugins
 from pggan_kit.system.files import make_whole_folder
 
+RESERVED = ("setup", "conftest", "tests", "pytest")
+"""Names of modules that setuptools or pytest take for something else than a package's own."""
+
 HOOKS = "hooks"
 """Kind of a plugin without components."""
 
@@ -148,6 +151,10 @@ def _derive_names(name: str) -> tuple[str, str]:
     module = name.lower().replace("-", "_")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names:
         raise PluginError(f"NAME {name}: Python itself has something called {module}; choose another name")
+    if module in RESERVED:
+        raise PluginError(
+            f"NAME {name}: setuptools or pytest would take {module}.py for a file of their own; choose another name"
+        )
     words = re.split("[-_]", name)
     return module, "".join(word[0].upper() + word[1:] for word in words)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from pggan_kit.components import BatchStatistic, Resampling, Scores
+from pggan_kit.components import BatchStatistic, Resampling, Scores, StyledStem
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.networks import Discriminator, Encoder, Generator, GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
@@ -22,14 +23,19 @@ from pggan_kit.testing.support import (
     make_labels,
     make_stages,
     measure_difference,
+    measure_influence,
     perturb,
     require,
     require_gradients,
+    require_sample_by_sample,
 )
 
 ZERO = torch.zeros(())
 HALF = torch.tensor(0.5)
 ONE = torch.ones(())
+
+OTHER_CLASSES = 3
+"""Number of classes of labels that an unconditional architecture must ignore."""
 
 FORMAT_TOLERANCE = 1e-4
 """Tolerance between outputs in the two memory formats, relative to the largest value."""
@@ -318,19 +324,7 @@ class ArchitectureSuite(StepSuite):
         self, net: Generator | Discriminator, given: Tensor, statistics: Sequence[BatchStatistic], where: str
     ) -> None:
         """Change all samples but the first, and check whether the first one's output changes as declared."""
-        perturb(net)
-        before = copy_weights(net)
-        others = torch.cat([given[:1], 3 * draw_noise(*given.shape, seed=1)[1:]])
-        labels = make_labels(self.classes, len(given))
-        alpha = HALF if net.bridge is not None else None
-
-        outputs = []
-        for batch in (given, others):
-            net.load_state_dict(before)  # running statistics and spectral norm's estimate move with each call
-            torch.manual_seed(0)
-            outputs.append(_as_tensor(net(batch, labels, alpha))[:1])
-        depends = measure_difference(*outputs) > self.tolerance
-
+        depends = measure_influence(self._bind_network(net, len(given)), given) > self.tolerance
         several = [statistic.name for statistic in statistics if statistic.net == net.kind and statistic.group > 1]
         require(
             several != [] or not depends,
@@ -341,6 +335,85 @@ class ArchitectureSuite(StepSuite):
             several == [] or depends,
             f"{where} batch_statistics declares {', '.join(several)} of several samples for the {net.kind}, and no "
             "sample's output depends on the others",
+        )
+
+    def _bind_network(self, net: Generator | Discriminator, count: int) -> Callable[[Tensor], Tensor]:
+        """Return a network whose weights were moved a little, with its labels and alpha, which forgets each call."""
+        perturb(net)
+        before = copy_weights(net)
+        labels = make_labels(self.classes, count)
+        alpha = HALF if net.bridge is not None else None
+
+        def call(batch: Tensor) -> Tensor:
+            net.load_state_dict(before)  # running statistics and spectral norm's estimate move with each call
+            return _as_tensor(net(batch, labels, alpha))
+
+        return call
+
+    @torch.no_grad()
+    def test_samples_stay_apart(self) -> None:
+        """Require the output of a sample to depend on that sample alone: G's in inference, and both in training.
+
+        In training an architecture may declare what it computes over several samples (`batch_statistics`), the core
+        itself detects batch normalisation, and the styles of a `StyledStem` may be mixed.
+        """
+        stages = make_stages(self.geometries[0], self.image_channels[0], self.classes)[:2]
+        generator, discriminator = self.grow_networks(stages, bridged=True)
+        count = max(self.batch_sizes)
+        latents, _ = self.draw_latents(count)
+        images = draw_noise(count, *_image_shape(stages[-1]))
+
+        generator.eval()
+        require_sample_by_sample(
+            self._bind_network(generator, count), latents, "in inference mode G's image", self.tolerance
+        )
+
+        # What is declared is compared with what is computed in `test_batch_statistics`.
+        if hasattr(self.make(), "batch_statistics"):
+            return
+        generator.train()
+        for net, given, name in ((generator, latents, "G's image"), (discriminator, images, "D's score")):
+            mixes_styles = net is generator and isinstance(generator.stem, StyledStem)
+            has_batch_norm = any(isinstance(module, BatchNorm) for module in net.modules())
+            if not has_batch_norm and not mixes_styles:
+                require_sample_by_sample(
+                    self._bind_network(net, count),
+                    given,
+                    f"batch_statistics declares nothing, but in training mode {name}",
+                    self.tolerance,
+                )
+
+    @torch.no_grad()
+    def test_conditional(self) -> None:
+        """Require the networks to look at labels where the architecture is `conditional`, and else to ignore them."""
+        conditional = self.make().conditional
+        if conditional and not self.classes:
+            return
+
+        # The same batch with other labels.
+        classes = self.classes or OTHER_CLASSES
+        stages = make_stages(self.geometries[0], self.image_channels[0], classes)[:2]
+        generator, discriminator = self.grow_networks(stages, bridged=True)
+        images = draw_noise(4, *_image_shape(stages[-1]))
+        labels = torch.arange(4) % classes
+        changes = {}
+        for net, given in ((generator, draw_noise(4, self.latent_size)), (discriminator, images)):
+            perturb(net)
+            net.eval()
+            outputs = []
+            for its_labels in (labels, (labels + 1) % classes):
+                torch.manual_seed(0)
+                outputs.append(_as_tensor(net(given, its_labels, HALF)))
+            changes[net.kind] = measure_difference(*outputs)
+
+        for kind, change in changes.items():
+            require(
+                conditional or change <= self.tolerance,
+                f"conditional is False, but with other labels the {kind}'s output changes by {change:.2g}",
+            )
+        require(
+            not conditional or changes["generator"] > self.tolerance,
+            "conditional is True, but with other labels G makes the same images",
         )
 
     def test_initial_weights(self) -> None:
@@ -430,5 +503,9 @@ def _image_shape(stage: Stage) -> tuple[int, int, int]:
 
 
 def _as_tensor(output: Any) -> Tensor:
-    """Return images as they are, and the score of Scores."""
-    return output.score if isinstance(output, Scores) else output
+    """Return images as they are, and of Scores a row for each sample: its score, and its class logits if any."""
+    if not isinstance(output, Scores):
+        images: Tensor = output
+        return images
+    score = output.score[:, None]
+    return score if output.class_logits is None else torch.cat([score, output.class_logits], 1)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pggan_kit.testing.suite import StepSuite
-from pggan_kit.testing.support import draw_noise, require
+from pggan_kit.testing.support import draw_noise, require, require_sample_by_sample
 
 
 class AugmentationSuite(StepSuite):
@@ -73,6 +73,19 @@ class AugmentationSuite(StepSuite):
             "the same images under the same torch seed are augmented in two ways: earlier images, or another source "
             "of random numbers, have an influence; reals and fakes would not be treated alike",
         )
+
+    def test_samples_stay_apart(self) -> None:
+        """Require each image's result to depend on that image alone, under the same torch seed."""
+        augment = self.make()
+        images = draw_noise(4, max(self.image_channels), 8, 8)
+        for seed in range(self.draws):
+
+            def augment_seeded(batch: torch.Tensor, seed: int = seed) -> torch.Tensor:
+                torch.manual_seed(seed)
+                result: torch.Tensor = augment(batch)
+                return result
+
+            require_sample_by_sample(augment_seeded, images, "the augmented image")
 
     def test_gradcheck(self) -> None:
         """Require the gradient to the images to equal finite differences in float64."""

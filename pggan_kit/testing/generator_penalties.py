@@ -198,9 +198,8 @@ class GeneratorPenaltySuite(StepSuite):
 
     def test_leaves_weight_to_the_core(self) -> None:
         """Require an unweighted term: the core multiplies it by `weight` and `every`."""
-        penalty = self.make()
         net = self.make_generator()
-        require_unweighted(penalty, lambda: self.value(penalty, net), "the core")
+        require_unweighted(self.make, lambda penalty: self.value(penalty, net), "the core")
 
     def test_flat_generator(self) -> None:
         """Require a finite value and gradient where all images are the same: a root has no derivative at 0."""

@@ -12,7 +12,7 @@ from pggan_kit.components import Loss, Scores
 from pggan_kit.errors import PluginError
 from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.testing.suite import StepSuite
-from pggan_kit.testing.support import check_gradients, draw_noise, make_labels, measure_difference, require
+from pggan_kit.testing.support import are_equal, check_gradients, draw_noise, make_labels, measure_difference, require
 from pggan_kit.testing.toys import sum_terms
 
 TermsOfScores = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -22,7 +22,7 @@ STEP = 0.05
 """Distance by which scores move to see whether terms fall."""
 
 MEAN_TOLERANCE = 1e-5
-"""Tolerance between the terms of a batch and of the batch given twice."""
+"""Tolerance between the terms of a batch and the mean of those of its slices."""
 
 
 class LossSuite(StepSuite):
@@ -54,25 +54,24 @@ class LossSuite(StepSuite):
         logits = draw_noise(len(score), self.classes, seed=5, dtype=score.dtype)
         return Scores(score, logits, make_labels(self.classes, len(score)))
 
-    def make_sides(self, loss: Loss, times: int = 1) -> dict[str, TermsOfScores]:
-        """Return both networks' terms as functions of the scores (real, fake) of a batch, which is given so often."""
-
-        def repeat(score: Tensor) -> Scores:
-            # A loss that writes into its scores is to be noticed: copies would hide it.
-            once = self.scores(score)
-            if times == 1:
-                return once
-            logits = None if once.class_logits is None else once.class_logits.repeat(times, 1)
-            labels = None if once.labels is None else once.labels.repeat(times)
-            return Scores(once.score.repeat(times), logits, labels)
+    def make_sides(self, loss: Loss, rows: slice = slice(None)) -> dict[str, TermsOfScores]:
+        """Return both networks' terms as functions of the scores (real, fake) of a batch, some rows of which count."""
 
         def discriminator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-            return loss.discriminator(repeat(real), repeat(fake))
+            return loss.discriminator(self.scores(real).rows(rows), self.scores(fake).rows(rows))
 
         def generator(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-            return loss.generator(repeat(fake), repeat(real) if loss.needs_real else None)
+            its_real = self.scores(real).rows(rows) if loss.needs_real else None
+            return loss.generator(self.scores(fake).rows(rows), its_real)
 
         return {"discriminator": discriminator, "generator": generator}
+
+    def _call_sides(self, loss: Loss, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """Return the sum of each network's terms for these scores."""
+        return {
+            "discriminator": sum_terms(loss.discriminator(real, fake)),
+            "generator": sum_terms(loss.generator(fake, real if loss.needs_real else None)),
+        }
 
     def test_terms(self) -> None:
         """Require named terms that are 0-dim, finite, and of the scores' type."""
@@ -113,19 +112,39 @@ class LossSuite(StepSuite):
                 after = sum_terms(compute(real + real_step, fake + fake_step))
                 require(bool(after < before), f"{side}() does not fall as {words}: the sign is wrong, or it is flat")
 
-    def test_is_a_mean(self) -> None:
-        """Require the same terms of a batch given twice: only then can ranks and micro-batches split batches."""
-        real = draw_noise(3)
-        fake = draw_noise(3, seed=1)
+    def test_classes(self) -> None:
+        """Require D's terms not to rise as the logits of the reals' classes do, nor G's as those of the fakes'."""
+        if not self.classes:
+            return
+        real, fake = (self.scores(draw_noise(6, seed=seed)) for seed in (0, 1))
         loss = self.make()
-        given_twice = self.make_sides(loss, times=2)
-        for side, compute in self.make_sides(loss).items():
-            once = sum_terms(compute(real, fake))
-            twice = sum_terms(given_twice[side](real, fake))
+        before = self._call_sides(loss, real, fake)
+        moved = {
+            "discriminator": ("reals", self._call_sides(loss, _raise_own_logits(real), fake)),
+            "generator": ("fakes", self._call_sides(loss, real, _raise_own_logits(fake))),
+        }
+        for side, (whose, after) in moved.items():
             require(
-                measure_difference(twice, once) <= MEAN_TOLERANCE,
-                f"{side}() of a batch repeated twice is {twice.item():.4g} where once it is {once.item():.4g}: terms "
-                "must be means over samples, not sums",
+                bool(after[side] <= before[side]),
+                f"{side}() rises as the class logits of the {whose}' own classes do: the sign of a term is wrong",
+            )
+
+    def test_is_a_mean(self) -> None:
+        """Require the mean of the terms of a batch's slices to be those of the batch.
+
+        Ranks and micro-batches take every second sample of reals and fakes, so sample i of both stay together.
+        """
+        real = draw_noise(6)
+        fake = draw_noise(6, seed=1)
+        loss = self.make()
+        slices = [self.make_sides(loss, slice(start, None, 2)) for start in range(2)]
+        for side, compute in self.make_sides(loss).items():
+            whole = sum_terms(compute(real, fake))
+            mean = torch.stack([sum_terms(sides[side](real, fake)) for sides in slices]).mean()
+            require(
+                measure_difference(mean, whole) <= MEAN_TOLERANCE,
+                f"{side}() of a batch is {whole.item():.4g}, and the mean over its slices is {mean.item():.4g}: terms "
+                "must be means over samples, or over pairs of real i and fake i",
             )
 
     def test_gradcheck(self) -> None:
@@ -157,13 +176,17 @@ class LossSuite(StepSuite):
                 )
 
     def test_leaves_scores_alone(self) -> None:
-        """Require scores not to be changed in place."""
-        for side, compute in self.make_sides(self.make()).items():
-            real = draw_noise(4)
-            fake = draw_noise(4, seed=1)
-            compute(real, fake)
-            unchanged = torch.equal(real, draw_noise(4)) and torch.equal(fake, draw_noise(4, seed=1))
-            require(unchanged, f"{side}() changes the scores in place; others read them too")
+        """Require scores, class logits and labels not to be changed in place."""
+        loss = self.make()
+        for side in ("discriminator", "generator"):
+            real, fake = (self.scores(draw_noise(4, seed=seed)) for seed in (0, 1))
+            if side == "discriminator":
+                loss.discriminator(real, fake)
+            else:
+                loss.generator(fake, real if loss.needs_real else None)
+            for seed, scores in enumerate((real, fake)):
+                unchanged = are_equal(scores, self.scores(draw_noise(4, seed=seed)))
+                require(unchanged, f"{side}() changes the scores in place; others read them too")
 
     def test_penalties(self) -> None:
         """Require all of the loss's penalties to be penalties."""
@@ -172,3 +195,10 @@ class LossSuite(StepSuite):
                 require_protocol(penalty, "penalties", f"penalties[{index}] ({type(penalty).__name__})")
             except PluginError as error:
                 raise AssertionError(str(error)) from error
+
+
+def _raise_own_logits(scores: Scores) -> Scores:
+    """Return scores with higher logits of each sample's own class."""
+    assert scores.class_logits is not None and scores.labels is not None
+    own = torch.nn.functional.one_hot(scores.labels, scores.class_logits.shape[1])
+    return scores._replace(class_logits=scores.class_logits + STEP * own)

@@ -12,7 +12,7 @@ from torch import Tensor
 from pggan_kit.components import Quantity, StageEnd, find_quantity
 from pggan_kit.schedule import Stage
 from pggan_kit.testing.suite import Suite
-from pggan_kit.testing.support import are_equal, draw_noise, make_stages, require
+from pggan_kit.testing.support import are_equal, draw_noise, make_stages, measure_difference, require, summarize_error
 
 
 class MetricSuite(Suite):
@@ -22,6 +22,7 @@ class MetricSuite(Suite):
         sizes: Sizes (height, width) of images; the metric must be defined at one of them at least.
         image_channels: Channel counts to try: gray, colour and others.
         count: Number of images that are described at once.
+        image_by_image: Whether a row of `describe` depends on its own image alone; False where it compares images.
         tolerance: Tolerance of a value, relative to itself (at least 1), when images come in another order.
     """
 
@@ -29,6 +30,7 @@ class MetricSuite(Suite):
     sizes: Sequence[tuple[int, int]] = ((16, 16), (28, 28))
     image_channels: Sequence[int] = (1, 2, 3, 7)
     count = 16
+    image_by_image = True
     tolerance = 1e-4
 
     def describe_noise(self, metric: Any, size: tuple[int, int], channels: int, seed: int = 0) -> Tensor | None:
@@ -61,10 +63,42 @@ class MetricSuite(Suite):
                 )
                 require(bool(description.isfinite().all()), f"{where} returns what is not finite")
 
+    def test_image_by_image(self) -> None:
+        """Require a row that depends on its own image alone: reals and fakes come in batches of any size.
+
+        A metric that draws random numbers has other rows in other batches, and passes.
+        """
+        metric = self.make()
+        for size in self.sizes if self.image_by_image else ():
+            whole = self.describe_noise(metric, size, self.image_channels[0])
+            if whole is None:
+                continue
+            images = draw_noise(self.count, self.image_channels[0], *size).tanh()
+            torch.manual_seed(1)
+            if not torch.equal(metric.describe(images), whole):
+                continue
+            slices = torch.cat([metric.describe(rows) for rows in images.split(max(1, self.count // 3))])
+            change = measure_difference(slices, whole)
+            require(
+                change <= self.tolerance,
+                f"describe() at {size[0]}x{size[1]} gives an image another row in a batch of another size, by "
+                f"{change:.2g}: a row must depend on its own image alone",
+            )
+
     def test_values(self) -> None:
         """Require finite plain numbers by name."""
         metric = self.make()
-        require_values(metric.compare(*self.describe_sides(metric)), "compare()")
+        real, fake = self.describe_sides(metric)
+        require_values(metric.compare(real, fake), "compare()")
+
+        # There may be more reals than fakes.
+        try:
+            values = metric.compare(real, fake[1:])
+        except Exception as error:
+            raise AssertionError(
+                f"compare() of {len(real)} reals with {len(fake) - 1} fakes fails: {summarize_error(error)}"
+            ) from error
+        require_values(values, f"compare() of {len(real)} reals with {len(fake) - 1} fakes")
 
     def test_quantities(self) -> None:
         """Require each value to be stated beforehand, by the name that `compare` gives it, and to lie in its range."""
@@ -91,12 +125,15 @@ class MetricSuite(Suite):
         metric = self.make()
         real, fake = self.describe_sides(metric)
         values = metric.compare(real, fake)
-        reordered = metric.compare(real.flip(0), fake.flip(0))
-        for name, value in values.items():
-            require(
-                abs(reordered[name] - value) <= self.tolerance * max(1.0, abs(value)),
-                f"{name!r} is {value} and, with the images in another order, {reordered[name]}",
-            )
+        for side, reordered in (
+            ("images", metric.compare(real.flip(0), fake.flip(0))),
+            ("fakes", metric.compare(real, fake.flip(0))),
+        ):
+            for name, value in values.items():
+                require(
+                    abs(reordered[name] - value) <= self.tolerance * max(1.0, abs(value)),
+                    f"{name!r} is {value} and, with the {side} in another order, {reordered[name]}",
+                )
 
     def test_leaves_images_alone(self) -> None:
         """Require images and descriptions not to be changed in place."""

@@ -9,6 +9,7 @@ from typing import Any
 from pggan_kit.testing.suite import TrainedSuite, read_files
 from pggan_kit.testing.support import are_equal, require
 from pggan_kit.testing.tiny_runs import load_snapshots, summarize_run, train_tiny
+from pggan_kit.testing.toys import TwoModeToyArchitecture
 
 
 class ObserverSuite(TrainedSuite):
@@ -17,8 +18,8 @@ class ObserverSuite(TrainedSuite):
     kind = "observers"
 
     def choose_arguments(self, component: Any) -> dict[str, Any]:
-        """Return the component as the one of `train.observers`."""
-        return {"observers": [component]}
+        """Return the component as the one of `train.observers`, of networks that notice each call in training mode."""
+        return {"observers": [component], "architecture": TwoModeToyArchitecture()}
 
     def test_changes_nothing(self) -> None:
         """Require a run with the observer to end with the same weights as one without, bit for bit."""
@@ -28,7 +29,8 @@ class ObserverSuite(TrainedSuite):
             without = summarize_run(train_tiny(object(), "nobody", Path(folder), others))
         require(
             are_equal(first.end, without),
-            f"a run with {first.name} ends with other weights than one without: it disturbs training",
+            f"a run with {first.name} ends with other weights than one without: it disturbs training (does it "
+            "call networks of `run.state` in training mode, or leave them in inference mode?)",
         )
 
     def test_leaves_the_same_files_in_each_run(self) -> None:

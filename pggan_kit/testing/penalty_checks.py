@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from pggan_kit.schedule import Varying
 from pggan_kit.testing.support import measure_difference, require
 
 MEAN_TOLERANCE = 1e-6
@@ -27,25 +28,38 @@ def require_gradients_to_weights(value: Tensor, net: nn.Module, owner: str) -> N
     require(any(reached), f"no gradient flows from the penalty to {owner}'s weights: was something detached?")
 
 
-def require_unweighted(penalty: Any, measure: Callable[[], Tensor], multiplier: str) -> None:
+def require_unweighted(make: Callable[[], Any], measure: Callable[[Any], Tensor], multiplier: str) -> None:
     """Fail where a penalty multiplies its value by its `weight` or `every`.
 
     Args:
-        penalty: The penalty.
-        measure: Returns the penalty of a fixed batch.
+        make: Makes a new penalty.
+        measure: Returns a penalty's value for a fixed batch.
         multiplier: What multiplies by them, for the message.
     """
-    require(penalty.weight >= 0, f"weight is {penalty.weight}, below 0")
-    require(penalty.every >= 1 and isinstance(penalty.every, int), f"every is {penalty.every!r}, no number from 1 up")
+    penalty = make()
+    for weight in list_numbers(penalty.weight):
+        require(weight >= 0, f"weight is {weight}, below 0")
+    every = penalty.every
+    require(isinstance(every, int) and every >= 1, f"every is {every!r}, no number from 1 up")
 
-    # With another weight, the value must stay the same.
-    plain = measure()
-    penalty.weight = 2 * penalty.weight + 1
-    penalty.every = 2 * penalty.every
+    # With another weight, the value must stay the same. A weight that cannot be set cannot be compared.
+    other = make()
+    try:
+        other.weight = 1 + 2 * sum(list_numbers(penalty.weight))
+        other.every = 2 * every
+    except AttributeError:
+        return
     require(
-        measure_difference(measure(), plain) == 0,
+        measure_difference(measure(other), measure(penalty)) == 0,
         f"the penalty's value depends on its weight or every: {multiplier} multiplies by them, so they count twice",
     )
+
+
+def list_numbers(weight: Varying[float]) -> list[float]:
+    """Return the numbers in a weight that may be per stage; a curve has none."""
+    if isinstance(weight, Mapping):
+        return [number for each in weight.values() for number in list_numbers(each)]
+    return [weight] if isinstance(weight, (int, float)) else []
 
 
 def require_finite_where_flat(value: Tensor, net: nn.Module, name: str) -> None:

@@ -17,9 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::equal")
-"""Operators whose results the host would have to wait for."""
-
+from pggan_kit.testing.support import waits_for_device
 
 LITERALS = ("aten::lift_fresh", "aten::lift_fresh_copy")
 """Operators that a tensor made of plain numbers passes through."""
@@ -53,7 +51,7 @@ class Notes(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
-        if operator._schema.name in WAITS:
+        if waits_for_device(operator._schema.name.removeprefix("aten::"), args, keywords):
             raise RuntimeError(f"{operator._schema.name} is not permitted while a graph is recorded")
         self._save_what_changes(operator, args, keywords)
         result = operator(*args, **keywords)

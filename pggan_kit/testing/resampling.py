@@ -11,7 +11,22 @@ from torch import Tensor, nn
 
 from pggan_kit.layers.resampling import Downsample, Upsample
 from pggan_kit.testing.suite import StepSuite
-from pggan_kit.testing.support import draw_noise, measure_difference, require, require_gradients
+from pggan_kit.testing.support import (
+    draw_noise,
+    measure_difference,
+    require,
+    require_gradients,
+    require_sample_by_sample,
+)
+
+SMALL = 16
+"""Height and width of the smaller maps on which brightness and place are measured."""
+
+GAIN_TOLERANCE = 1e-4
+"""Tolerance between what a constant 1 becomes, away from the border, and 1."""
+
+SHIFT_TOLERANCE = 0.1
+"""Tolerance of the place of a blob, in pixels of the smaller map."""
 
 ORDERS = (
     "its output",
@@ -39,6 +54,7 @@ class ResamplingSuite(StepSuite):
         factors: Growth factors to try.
         channels: Numbers of maps to try.
         kernels: Sizes of the convolutions that may be fused.
+        keeps_picture: Whether a new pair keeps brightness and place; False where its weights begin at random.
         tolerance: Tolerance between fused and composed, in float64, relative to the largest value.
     """
 
@@ -46,6 +62,7 @@ class ResamplingSuite(StepSuite):
     factors: Sequence[int] = (2, 3, 4)
     channels: Sequence[int] = (1, 4)
     kernels: Sequence[int] = (1, 3, 5)
+    keeps_picture = True
     tolerance = 1e-10
 
     def choose_arguments(self, component: Any) -> dict[str, Any]:
@@ -102,6 +119,49 @@ class ResamplingSuite(StepSuite):
                 x = draw_noise(2, channels, 2 * factor, 2 * factor)
                 require(torch.equal(module(x), module(x)), f"{name} {where} gives two outputs for one input")
 
+    @torch.no_grad()
+    def test_keeps_brightness(self) -> None:
+        """Require a constant to stay as it is, except near the border, where there may be zeros outside."""
+        if not self.keeps_picture:
+            return
+        for pair, channels, factor, where in self.iterate_cases():
+            for name, size, new_size in (("up", SMALL, SMALL * factor), ("down", SMALL * factor, SMALL)):
+                module = getattr(pair, name)(channels, factor).double().eval()
+                output = module(torch.ones(1, channels, size, size, dtype=torch.float64))
+                middle = slice(new_size // 4, 3 * new_size // 4)
+                inside = output[:, :, middle, middle]
+                change = float((inside - 1).abs().max())
+                require(
+                    change <= GAIN_TOLERANCE,
+                    f"{name} {where} turns a constant 1 into numbers from {inside.min():.3g} to {inside.max():.3g}: it "
+                    "must leave brightness as it is (a pair whose weights begin at random sets keeps_picture = False)",
+                )
+
+    @torch.no_grad()
+    def test_keeps_place(self) -> None:
+        """Require a smooth blob to stay where it is, relative to the size: a shift would jump at each growth."""
+        if not self.keeps_picture:
+            return
+        for pair, channels, factor, where in self.iterate_cases():
+            for name, size in (("up", SMALL), ("down", SMALL * factor)):
+                module = getattr(pair, name)(channels, factor).double().eval()
+                blob = _draw_blob(size).expand(1, channels, size, size)
+                moved = (_find_centroid(module(blob)) - _find_centroid(blob)) * SMALL
+                require(
+                    float(moved.abs().max()) <= SHIFT_TOLERANCE,
+                    f"{name} {where} shifts what it shows by {moved[0]:.2g} rows and {moved[1]:.2g} columns of the "
+                    "smaller map, or mirrors it (a pair whose weights begin at random sets keeps_picture = False)",
+                )
+
+    @torch.no_grad()
+    def test_samples_stay_apart(self) -> None:
+        """Require the features of a sample to depend on that sample alone."""
+        for pair, channels, factor, where in self.iterate_cases():
+            for name in ("up", "down"):
+                module = getattr(pair, name)(channels, factor).eval()
+                batch = draw_noise(3, channels, 2 * factor, 2 * factor)
+                require_sample_by_sample(module, batch, f"{name} {where}: the map")
+
     def test_fused_convolution(self) -> None:
         """Require `conv2d` to equal the convolution after `up`, or before `down`, and its gradients to second order."""
         for pair, channels, factor, where in self.iterate_cases():
@@ -144,6 +204,20 @@ def _require_like(output: Tensor, wanted: Tensor, name: str) -> None:
         output.shape == wanted.shape and output.dtype == torch.float32,
         f"{name} makes {output.dtype} {tuple(output.shape)} where float32 {tuple(wanted.shape)} is wanted",
     )
+
+
+def _draw_blob(size: int) -> Tensor:
+    """Return a Gaussian beside the middle of a map (size, size), in float64."""
+    places = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    rows, columns = (torch.exp(-(((places - centre) / 0.1) ** 2)) for centre in (0.45, 0.6))
+    return torch.outer(rows, columns)
+
+
+def _find_centroid(maps: Tensor) -> Tensor:
+    """Return the row and the column of the centroid of maps (1, C, size, size), in [0, 1]."""
+    total = maps.sum((0, 1))
+    places = (torch.arange(len(total), dtype=total.dtype) + 0.5) / len(total)
+    return torch.stack([(total.sum(1) * places).sum(), (total.sum(0) * places).sum()]) / total.sum()
 
 
 def _call(module: nn.Module, x: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ class TrainedSuite(Suite):
         return self._ended[key]
 
     def test_trains_through_a_fade(self) -> None:
-        """Require a run that grows, fades, and ends with finite weights at the first step that spends the schedule."""
+        """Require a run that grows, fades, and ends in training mode with finite weights, as its schedule is spent."""
         first = self.first_run()
         run = first.run
         name = first.name
@@ -225,6 +225,7 @@ class TrainedSuite(Suite):
             f"with {name} the run ends in stage {len(run.state.starts)} of {len(run.schedule.stages)}: it never grows",
         )
         for net in run.state.networks.values():
+            require(net.training, f"with {name} the {net.kind} is left in inference mode: call train() after eval()")
             for key, value in net.state_dict().items():
                 require(bool(value.isfinite().all()), f"with {name} the {net.kind}'s {key} becomes non-finite")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from pggan_kit.errors import first_line
 from pggan_kit.plugin_host.hooks import Hooks
@@ -17,11 +18,17 @@ from pggan_kit.schedule import ScheduleSettings, Stage
 
 WAITING = frozenset(
     {
-        *("item", "tolist", "numpy", "cpu", "equal", "allclose", "nonzero", "is_nonzero"),
+        *("item", "tolist", "numpy", "cpu", "equal", "allclose", "is_nonzero"),
         *("__float__", "__int__", "__bool__", "__index__", "__array__", "__repr__", "__format__"),
+        *("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "histc"),
+        # The same, as operators.
+        *("_local_scalar_dense", "_unique", "_unique2", "unique_dim", "unique_dim_consecutive"),
     }
 )
-"""Calls on a tensor that make a GPU finish all its work first."""
+"""Calls on a tensor that make a GPU finish all its work first, whatever their arguments are."""
+
+MASKS = (torch.bool, torch.uint8)
+"""Types of an index that chooses elements: the size of the result is known when the work is done."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -76,6 +83,40 @@ def measure_difference(value: Tensor, wanted: Tensor) -> float:
     value = value.detach().double()
     wanted = wanted.detach().double()
     return float((value - wanted).abs().max() / wanted.abs().max().clamp(min=1.0))
+
+
+def measure_influence(function: Callable[[Tensor], Tensor], batch: Tensor) -> float:
+    """Return how much the first sample's output changes as all other samples of its batch do, as `measure_difference`.
+
+    Args:
+        function: Function of a batch (N, ...) whose output has a row for each sample; torch's generator is seeded
+            before each of its two calls.
+        batch: The batch, of at least two samples.
+    """
+    others = torch.cat([batch[:1], 3 * draw_noise(*batch.shape, seed=1, dtype=batch.dtype)[1:]])
+    rows = []
+    for given in (batch, others):
+        torch.manual_seed(0)
+        rows.append(function(given)[:1])
+    return measure_difference(*rows)
+
+
+def require_sample_by_sample(
+    function: Callable[[Tensor], Tensor], batch: Tensor, name: str, tolerance: float = 1e-5
+) -> None:
+    """Fail where a sample's output depends on the other samples of its batch.
+
+    Args:
+        function, batch: See `measure_influence`.
+        name: What the function makes, for the message.
+        tolerance: Tolerance of the change, relative to the largest value.
+    """
+    change = measure_influence(function, batch)
+    require(
+        change <= tolerance,
+        f"{name} of a sample depends on the others of its batch, by {change:.2g}: it must depend on that sample alone, "
+        "since ranks and micro-batches split batches",
+    )
 
 
 def perturb(net: nn.Module, seed: int = 0, size: float = 0.1) -> None:
@@ -174,11 +215,37 @@ def summarize_error(error: BaseException, count: int = 3) -> str:
     return f"{type(error).__name__}: " + " ".join(lines).strip()
 
 
+def waits_for_device(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
+    """Return whether a call on a tensor makes a GPU finish all its work first, also to know the size of its result.
+
+    Args:
+        name: Name of a method or function of torch, or of an operator without `aten::`.
+        arguments, keywords: Its arguments.
+    """
+    if name in ("__getitem__", "index"):
+        return _holds_mask(arguments[1])
+    if name in ("__setitem__", "index_put", "index_put_", "_index_put_impl_"):
+        # A single value is filled in where the mask is true, without a list of the places.
+        value = arguments[2]
+        return _holds_mask(arguments[1]) and isinstance(value, Tensor) and value.numel() > 1
+    if name == "repeat_interleave":
+        # As an operator it has the repeats alone, and counts unless it knows the size.
+        repeats = keywords.get("repeats", arguments[1] if len(arguments) > 1 else arguments[0])
+        return isinstance(repeats, Tensor) and keywords.get("output_size") is None
+    if name == "where":
+        return len(arguments) + len(keywords) == 1
+    return name in WAITING
+
+
+def _holds_mask(index: Any) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.dtype in MASKS for leaf in tree_leaves(index))
+
+
 class SyncWatch(TorchFunctionMode):
     """A context that notes each call that would make a GPU's queue run empty.
 
-    Such calls are `.item()`, `.cpu()`, `float(tensor)`, `if tensor`, and printing a tensor. The watch works on any
-    device, and for any tensor.
+    Such calls are `.item()`, `.cpu()`, `float(tensor)`, `if tensor`, printing a tensor, and those whose result has a
+    size that depends on values, such as `tensor[mask]`. The watch works on any device, and for any tensor.
 
     Attributes:
         found: Names of the calls so far.
@@ -199,6 +266,6 @@ class SyncWatch(TorchFunctionMode):
         moves = False
         if name == "to" and not given.get("non_blocking"):
             moves = "cpu" in map(str, (*args[1:], *given.values()))
-        if moves or name in WAITING:
+        if moves or waits_for_device(name, args, given):
             self.found.append(name)
         return func(*args, **given)

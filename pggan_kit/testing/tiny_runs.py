@@ -39,15 +39,23 @@ HOT_HOOKS = ("after_step", "fade_alpha", "should_advance")
 """Hooks that are called in every step."""
 
 
+class RequestedStop(StopSignals):
+    """A stop that a suite asks for, which leaves the signals that the process receives to pytest."""
+
+    def __enter__(self) -> RequestedStop:
+        """Set no handlers of signals."""
+        return self
+
+
 class WatchedHooks(Hooks):
     """Hooks that note which calls wait for the device.
 
     Attributes:
         waits: Names of such calls for each of `HOT_HOOKS`.
-        signals: The signals of the run, which is asked to stop after its first step; None: it is not stopped.
+        stop: The stop that is asked for after the run's first step; None: it is not stopped.
     """
 
-    signals: StopSignals | None = None
+    stop: StopSignals | None = None
 
     def __init__(self, components: Mapping[str, tuple[Row, Any]]) -> None:
         super().__init__(Plugins(), components)
@@ -58,8 +66,8 @@ class WatchedHooks(Hooks):
         with SyncWatch() as watch:
             super().call(hook, **arguments)
         self._note(hook, watch)
-        if hook == "after_step" and self.signals is not None:
-            self.signals.received = signal.SIGTERM
+        if hook == "after_step" and self.stop is not None:
+            self.stop.received = signal.SIGTERM
 
     def ask(self, hook: str, **arguments: Any) -> Any:
         """See `Hooks.ask`."""
@@ -152,13 +160,13 @@ def train_tiny(
             run.resumed = True
             run.files.cut_stats(run.state.images)
         data: Any = ToyData(run.experiment.dataset.classes)
-        signals = StopSignals()
+        stop = RequestedStop()
         if single_step:
-            run.hooks.signals = signals
-        train(run, data, saved, signals)
-    except Interrupted:
-        return run
+            run.hooks.stop = stop
+        train(run, data, saved, stop)
     except Exception as error:
+        if single_step and isinstance(error, Interrupted):
+            return run
         action = "training" if saved is None else "resuming"
         raise AssertionError(f"{action} a tiny run with {name} fails: {summarize_error(error)}") from error
     return run

@@ -118,6 +118,31 @@ class _DiscriminatorBridge(nn.Module):
         return self.old_from_image(self.down(images))
 
 
+class TwoModeToyArchitecture(ToyArchitecture):
+    """The toy whose blocks drop units and keep a running mean in training mode, and do neither in inference mode."""
+
+    def generator_block(self, previous: Stage, stage: Stage, resampling: Resampling) -> nn.Module:
+        """Return the toy's block, and a `_TwoModes`."""
+        return nn.Sequential(super().generator_block(previous, stage, resampling), _TwoModes())
+
+    def discriminator_block(self, stage: Stage, previous: Stage, resampling: Resampling) -> nn.Module:
+        """Return the toy's block, and a `_TwoModes`."""
+        return nn.Sequential(super().discriminator_block(stage, previous, resampling), _TwoModes())
+
+
+class _TwoModes(nn.Module):
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(x.detach().mean(), 0.1)
+        return F.dropout(x, 0.1, self.training)
+
+
 class ToyLoss:
     """The logistic loss with any penalties."""
 

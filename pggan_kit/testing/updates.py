@@ -18,7 +18,7 @@ from pggan_kit.schedule import Position, Stage, Varying
 from pggan_kit.testing.suite import StepSuite, start_fade
 from pggan_kit.testing.support import are_equal, copy_weights, require
 from pggan_kit.testing.tiny_runs import make_run
-from pggan_kit.testing.toys import ToyArchitecture, ToyLoss, ToyOptimizer, ToySampler
+from pggan_kit.testing.toys import ToyArchitecture, ToyLoss, ToyOptimizer, ToySampler, sum_terms
 from pggan_kit.training.step import UpdateContext
 
 
@@ -86,16 +86,61 @@ class WatchedContext(UpdateContext):
         return result
 
 
+class ContextOfOtherReals(WatchedContext):
+    """A context whose reals have the opposite sign."""
+
+    def reals(self) -> Reals:
+        """See `StepContext.reals`."""
+        reals = super().reals()
+        return reals._replace(images=-reals.images)
+
+
+class ContextOfOtherLatents(WatchedContext):
+    """A context whose latents have the opposite sign."""
+
+    def latents(self, stream: str, count: int | None = None) -> Tensor:
+        """See `StepContext.latents`."""
+        return -super().latents(stream, count)
+
+
+class DescendingContext(WatchedContext):
+    """A context that takes each step of G and D twice, and complains where the first one did not lower the loss."""
+
+    def minimise(
+        self, optimizer: str, net: str, terms: Terms | EncoderTerms, batch: TensorBatch, *, inference: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """See `StepContext.minimise`."""
+        loss = self.experiment.loss
+        assert isinstance(loss, RecordingLoss)
+
+        # The second step begins with the terms that the first one led to.
+        totals = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            loss.totals = {"discriminator": [], "generator": []}
+            result = super().minimise(optimizer, net, terms, batch, inference=inference)
+            totals.append(sum(loss.totals.get(net, [])))
+        before, after = totals
+        if loss.totals.get(net) and not after < before:
+            self.complaints.append(
+                f"minimising the {net}'s terms raises what the loss gives for it from {float(before):.6g} to "
+                f"{float(after):.6g}: is the sign of a term wrong, or are reals and fakes exchanged?"
+            )
+        return result
+
+
 class UpdateSuite(StepSuite):
     """Updates: one training iteration, on toy networks.
 
     Attributes:
         uses_penalties: Whether the loss's penalties are terms of D.
+        uses_loss: Whether both networks minimise the loss's terms; False where other terms may outweigh them.
         uses_needs_real: Whether a loss that asks for the scores of reals in G's terms gets them.
     """
 
     kind = "updates"
     uses_penalties = True
+    uses_loss = True
     uses_needs_real = True
 
     def choose_arguments(self, component: Any) -> dict[str, Any]:
@@ -114,10 +159,15 @@ class UpdateSuite(StepSuite):
         with tempfile.TemporaryDirectory() as folder:
             return make_run(component, name, Path(folder), chosen).state
 
-    def step(self, state: TrainState, alpha: Mapping[str, Tensor] | None = None) -> tuple[WatchedContext, Any]:
+    def step(
+        self,
+        state: TrainState,
+        alpha: Mapping[str, Tensor] | None = None,
+        context: type[WatchedContext] = WatchedContext,
+    ) -> tuple[WatchedContext, Any]:
         """Run one iteration, seeded as the loop seeds it; return its context and what the update returned."""
         torch.manual_seed(state.images)
-        ctx = WatchedContext(state, state.stage, alpha or {})
+        ctx = context(state, state.stage, alpha or {})
         returned = state.experiment.update.step(ctx)
         ctx.check_untouched()
         state.images += ctx.drawn
@@ -232,6 +282,39 @@ class UpdateSuite(StepSuite):
         self.step(state)
         return copy_weights(state.discriminator)
 
+    def test_reals_and_fakes(self) -> None:
+        """Require D's terms to be computed of the scores of drawn reals, and of fakes of drawn latents."""
+        if not self.uses_loss:
+            return
+        (real, fake), (other_real, _), (_, other_fake) = (
+            self._score_first_batch(context) for context in (WatchedContext, ContextOfOtherReals, ContextOfOtherLatents)
+        )
+        require(
+            not torch.equal(real, other_real),
+            "the first scores that the loss is given for D's terms are not those of the drawn reals: pass "
+            "loss.discriminator() the scores of reals first",
+        )
+        require(
+            not torch.equal(fake, other_fake),
+            "the second scores that the loss is given for D's terms are not those of fakes: pass loss.discriminator() "
+            "the scores of G's images of the drawn latents second",
+        )
+
+    def _score_first_batch(self, context: type[WatchedContext]) -> tuple[Tensor, Tensor]:
+        """Return the scores of reals and fakes for which the loss is first asked for D's terms."""
+        loss = RecordingLoss()
+        self.step(self.state(loss), context=context)
+        require(loss.first is not None, "the update never asks the loss for the discriminator's terms")
+        assert loss.first is not None
+        return loss.first
+
+    def test_descends(self) -> None:
+        """Require each minimisation to lower what the loss gives for its network."""
+        if not self.uses_loss:
+            return
+        ctx, _ = self.step(self.state(RecordingLoss()), context=DescendingContext)
+        require(not ctx.complaints, "; ".join(ctx.complaints))
+
     def test_needs_real(self) -> None:
         """Require a loss that `needs_real` to get the scores of reals in the generator's terms."""
         if not self.uses_needs_real:
@@ -240,6 +323,34 @@ class UpdateSuite(StepSuite):
         self.step(self.state(loss))
         require(loss.asked, "the update never asks the loss for the generator's terms")
         require(loss.given, "the loss says needs_real, but its generator's terms are given no scores of reals")
+
+
+class RecordingLoss(ToyLoss):
+    """The toy loss, which notes what it is given and what it gives.
+
+    Attributes:
+        first: Scores of reals and fakes for which D's terms were first computed; None before.
+        totals: Sums of the terms, by network, which the owner empties.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: tuple[Tensor, Tensor] | None = None
+        self.totals: dict[str, list[Tensor]] = {"discriminator": [], "generator": []}
+
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        """See `ToyLoss.discriminator`."""
+        if self.first is None:
+            self.first = (real.score.detach(), fake.score.detach())
+        terms = super().discriminator(real, fake)
+        self.totals["discriminator"].append(sum_terms(terms).detach())
+        return terms
+
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        """See `ToyLoss.generator`."""
+        terms = super().generator(fake, real)
+        self.totals["generator"].append(sum_terms(terms).detach())
+        return terms
 
 
 class HeldCurve:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import typing
 import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 
-from pggan_kit.config.arguments import list_required_parameters, read_annotations
+from pggan_kit.config.arguments import describe_annotation, fits_annotation, list_required_parameters, read_annotations
 
 
 def make_class() -> type:
@@ -18,6 +21,27 @@ def make_class() -> type:
             """Take both."""
 
     return Part
+
+
+@pytest.mark.parametrize("hint", [list, tuple, Sequence, *(typing.List, typing.Tuple, typing.Iterable)])  # noqa: UP006
+def test_a_list_of_anything(hint: Any) -> None:
+    assert fits_annotation([1, "a"], hint) and fits_annotation((), hint) and fits_annotation((1,), hint | None)
+    assert not fits_annotation({1: 2}, hint) and not fits_annotation("ab", hint)
+    assert describe_annotation(hint) == "a list"
+
+
+@pytest.mark.parametrize("hint", [dict, Mapping, *(typing.Dict, typing.Mapping)])  # noqa: UP006
+def test_a_dict_of_anything(hint: Any) -> None:
+    assert fits_annotation({1: "a"}, hint) and fits_annotation({}, typing.Optional[hint])  # noqa: UP045
+    assert not fits_annotation([1], hint)
+    assert describe_annotation(hint) == "a dict"
+
+
+def test_an_empty_tuple_and_a_literal_are_taken_at_their_word() -> None:
+    for empty in (tuple[()], typing.Tuple[()]):  # noqa: UP006
+        assert fits_annotation([], empty) and not fits_annotation([1], empty)
+        assert describe_annotation(empty) == "an empty list"
+    assert fits_annotation(1, Literal[1, "a"]) and not fits_annotation(True, Literal[1, "a"])
 
 
 def test_annotations_that_cannot_be_evaluated_yet_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,13 @@ def test_a_binding_of_one_element_says_how_to_bind_all(line: str, rejected: Reje
     rejected(rf"^error: -b '.*': {pattern}", *lines, args=["-b", line])
 
 
+def test_a_group_of_settings_as_a_value_is_refused(rejected: Rejected):
+    rejected(
+        r"tiny\.gin:17: train\.loss: @schedule is no component but a group of settings, which has its own lines: sched",
+        "train.loss = @schedule()",
+    )
+
+
 def test_a_parameter_of_a_setting_names_the_component(rejected: Rejected):
     rejected(
         r"tiny\.gin:17: train\.loss is a setting: parameters belong to the component .* as in KIND\.NAME\.penalties = ",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,17 @@ from pggan_kit.plugin_host.loading import load_plugins
 
 
 class Reader:
-    """A component with a path, and a text that is none."""
+    """A component with paths, and a text that is none."""
 
-    def __init__(self, file: str | Path | None = None, text: str = "") -> None:
-        self.file = file
-        self.text = text
+    def __init__(
+        self,
+        file: str | Path | None = None,
+        text: str = "",
+        files: Sequence[str | Path] = (),
+        by_height: Path | Mapping[int, Path] | None = None,
+        pair: tuple[str, Path] = ("", Path()),
+    ) -> None:
+        self.settings = (file, text, files, by_height, pair)
 
 
 CASES = {
@@ -43,6 +49,12 @@ CASES = {
         "observers.Reader.file": "{here}/a",
     },
     ("A = %B", "B = %A", "observers.Reader.text = 'a'"): {"A": "%B", "B": "%A", "observers.Reader.text": "a"},
+    ("observers.Reader.files = ['a', '/b']",): {"observers.Reader.files": "['{here}/a', '/b']"},
+    ("A = 'a'", "observers.Reader.files = ('/b', %A)"): {"A": "a", "observers.Reader.files": "('/b', '{here}/a')"},
+    ("A = ['a']", "observers.Reader.files = %A"): {"A": "['{here}/a']", "observers.Reader.files": "%A"},
+    ("observers.Reader.by_height = {4: 'a', 8: '/b'}",): {"observers.Reader.by_height": "{{4: '{here}/a', 8: '/b'}}"},
+    ("observers.Reader.by_height = 'a'",): {"observers.Reader.by_height": "{here}/a"},
+    ("observers.Reader.pair = ('a', 'b')",): {"observers.Reader.pair": "('a', '{here}/b')"},
     ("observers.Other.file = 'a'", "observers.Reader.nothing = 'a'"): {
         "observers.Other.file": "a",
         "observers.Reader.nothing": "a",

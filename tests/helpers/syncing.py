@@ -4,21 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pggan_kit.testing.support import SyncWatch
+from pggan_kit.testing.support import SyncWatch, waits_for_device
 from pggan_kit.training import non_finite as guards
 from pggan_kit.training.loop import Loop
-
-WAITING = frozenset(
-    {
-        *("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"),
-        *("unique_consecutive", "repeat_interleave", "bincount", "histc"),
-    }
-)
-"""Operators whose result, or its size, the host needs."""
 
 
 class DispatchWatch(TorchDispatchMode):
@@ -34,10 +24,7 @@ class DispatchWatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         name = func.overloadpacket.__name__
-        masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
-            isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1]
-        )
-        if name in WAITING or masks:
+        if waits_for_device(name, args, kwargs or {}):
             self.found.append(name)
         return func(*args, **(kwargs or {}))
 

@@ -70,6 +70,7 @@ LOADING = {
         r"components\(\) returns Component rows, not 'a'",
     ),
     "components of tuples": (write_components("('losses', 'A', object)"), r"returns Component rows, not \('losses'"),
+    "components exits": ("@hookimpl\ndef components(): raise SystemExit(0)", r"components\(\) raised SystemExit\(0\)"),
     "components raises": ("@hookimpl\ndef components(): return 1 / 0", r"components\(\) raised ZeroDivisionError"),
     "missing method": (
         "class A:\n    def generator(self, fake, real): ...\n" + write_components("Component('losses', 'A', A)"),
@@ -130,6 +131,16 @@ BUILDING = {
         r"losses\.Mine is not a valid Loss: it has no discriminator",
     ),
     "function that makes nothing": ("def Mine(): ...\n", r"losses\.Mine is not a valid Loss: it has no discriminator"),
+    "constructor that exits": (
+        "class Mine:\n    def __init__(self): raise SystemExit(0)\n"
+        "    def generator(self, fake, real): ...\n    def discriminator(self, real, fake): ...\n"
+        "    needs_real = False\n    penalties = ()\n",
+        r"losses\.Mine of plugin bad\.py \(.*\) cannot be made: SystemExit\(0\)",
+    ),
+    "argument by its place alone": (
+        "class Mine:\n    def __init__(self, scale, /): ...\n",
+        r"losses\.Mine takes scale by its place alone, and configs bind parameters by their names: remove the / from",
+    ),
     "constructor with a bug": (
         "class Mine:\n    def __init__(self): {}['gone']\n"
         "    def generator(self, fake, real): ...\n    def discriminator(self, real, fake): ...\n",

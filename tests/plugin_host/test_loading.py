@@ -239,3 +239,14 @@ def test_a_shared_component_is_called_once(
     row = Component("observers", "Caller", lambda: Caller("one", called))
     prepare(tiny(*lines), plugins=[stub, row]).hooks().call("before_run", run=None)
     assert called == ["one"]
+
+
+class Leaves:
+    @hookimpl
+    def importers(self) -> list[Any]:
+        raise SystemExit(0)
+
+
+def test_importers_that_exit_are_reported() -> None:
+    with pytest.raises(PluginError, match=r"importers\(\) raised SystemExit\(0\)"):
+        load_plugins([Leaves()]).list_importers()

@@ -147,6 +147,8 @@ WRONG = {
     ("a/b", "losses"): "NAME a/b: use letters",
     ("..", "losses"): r"NAME \.\.: use letters",
     ("lambda", "losses"): "NAME lambda: Python itself has something called lambda",
+    ("setup", "losses"): "NAME setup: setuptools or pytest would take setup.py for a file of their own",
+    ("ConfTest", "losses"): "NAME ConfTest: setuptools or pytest would take conftest.py for a file of their own",
     ("json", "losses"): "NAME json: Python itself has something called json",
     ("torch", "losses"): "NAME torch: a module of this name is installed already",
     ("losses", "losses"): r"NAME losses: a plugin of this name is installed \(pggan_kit .*\); choose another",

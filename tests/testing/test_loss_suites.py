@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.defects import Contrast, Defect, Defects, HalfGradient, SquaredScores, check_reported, name_case
+from helpers.defects import (
+    Contrast,
+    Defect,
+    Defects,
+    HalfGradient,
+    SpentShare,
+    SquaredScores,
+    check_reported,
+    make_suite,
+    name_case,
+)
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Fakes, Scores, generator_gradients
+from pggan_kit import Fakes, Scores, SkipImage, generator_gradients
 from pggan_kit.testing.toys import ToyDataset, ToyLoss
 from pggan_kit.training.step import image_gradients
 
@@ -43,10 +55,17 @@ class WrongSign(ToyLoss):
         return {"logistic": F.softplus(fake.score).mean()}
 
 
-@loss_defect("test_is_a_mean", "must be means over samples, not sums")
+@loss_defect("test_is_a_mean", "must be means over samples, or over pairs of real i and fake i")
 class Sums(ToyLoss):
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         return {"logistic": F.softplus(-fake.score).sum()}
+
+
+@loss_defect("test_is_a_mean", r"discriminator\(\) of a batch is .*, and the mean over its slices is")
+class DividesByTheSpread(ToyLoss):
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        spread = torch.cat([real.score, fake.score]).std(unbiased=False)
+        return {"scaled": (fake.score - real.score).mean() / spread}
 
 
 class Classifies(ToyLoss):
@@ -64,6 +83,20 @@ def compute_cross_entropy(scores: Scores) -> Tensor:
     return F.cross_entropy(scores.class_logits, scores.labels)
 
 
+@defect(suites.LossSuite, "test_classes", r"discriminator\(\) rises as the class logits of the reals' own", classes=3)
+class AvoidsTheClass(ToyLoss):
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        return {**super().discriminator(real, fake), "classes": -compute_cross_entropy(real)}
+
+
+@defect(suites.LossSuite, "test_leaves_scores_alone", r"discriminator\(\) changes the scores in place", classes=3)
+class ForgetsLogits(ToyLoss):
+    def discriminator(self, real: Scores, fake: Scores) -> dict[str, Tensor]:
+        assert real.class_logits is not None
+        real.class_logits.mul_(0)
+        return super().discriminator(real, fake)
+
+
 class ClassifiesSuite(suites.LossSuite):
     classes = 3
 
@@ -72,8 +105,10 @@ class ClassifiesSuite(suites.LossSuite):
 
 
 def test_means_over_samples_of_classes_pass() -> None:
-    """A batch that is given twice has each sample's logits and label twice."""
+    """A slice of a batch has each of its samples' logits and label."""
     ClassifiesSuite().test_is_a_mean()
+    ClassifiesSuite().test_classes()
+    ClassifiesSuite().test_leaves_scores_alone()
 
 
 @loss_defect("test_gradcheck", r"generator\(\): its gradient is not its derivative")
@@ -148,6 +183,48 @@ class FirstOrderOnly(SquaredScores):
 class SumOverBatch(SquaredScores):
     def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
         return rs.score.square().sum()
+
+
+@penalty_defect("test_is_a_mean", "the penalty of a batch is .*, and the mean over its slices is")
+class SpreadOfScores(SquaredScores):
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, rs: Scores, fs: Scores, mix: Tensor) -> Tensor:
+        return (rs.score - rs.score.mean()).square().mean()
+
+
+def set_weight(weight: Any) -> SquaredScores:
+    penalty = SquaredScores()
+    penalty.weight = weight
+    return penalty
+
+
+@dataclass(frozen=True)
+class FrozenPenalty:
+    weight: float = 1.0
+    every: int = 1
+
+    def __call__(self, *args: Any) -> Tensor:
+        return SquaredScores()(*args)
+
+
+@pytest.mark.parametrize("weight", [{4: 1.0, 8: 0.5}, SpentShare()], ids=["per stage", "a curve"])
+def test_a_weight_that_is_no_number_passes(weight: Any) -> None:
+    penalties = [set_weight(weight) for _ in range(2)]
+    left = iter(penalties)
+    make_suite(suites.PenaltySuite, lambda: next(left)).test_leaves_weight_to_the_update()
+
+    contrast = Contrast()
+    contrast.weight = weight
+    make_suite(suites.GeneratorPenaltySuite, lambda: copy.copy(contrast)).test_leaves_weight_to_the_core()
+    assert penalties[0].weight == contrast.weight == weight
+
+
+def test_a_frozen_penalty_passes() -> None:
+    make_suite(suites.PenaltySuite, FrozenPenalty).test_leaves_weight_to_the_update()
+
+
+@penalty_defect("test_leaves_weight_to_the_update", "weight is -0.5, below 0")
+def weighs_below_0_later() -> SquaredScores:
+    return set_weight({4: 1.0, 8: -0.5})
 
 
 @penalty_defect("test_leaves_weight_to_the_update", "so they count twice")
@@ -275,6 +352,55 @@ class LabelsTooLarge(ToyDataset):
 
     def label(self, i: int) -> int:
         return i if i == 15 else 0
+
+
+@dataset_defect("test_labels", r"label\(\d+\) is not the same each time it is read")
+class LabelsByChance(ToyDataset):
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.random = np.random.default_rng(0)
+
+    def label(self, i: int) -> int:
+        return int(self.random.integers(3))
+
+
+@dataset_defect("test_labels", "classes is 1: a single class says nothing")
+class OneClass(ToyDataset):
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+@dataset_defect("test_images", "each of the images .* is left out")
+class LeavesAllOut(ToyDataset):
+    def image(self, i: int) -> np.ndarray:
+        raise SkipImage("broken")
+
+
+class LeavesOneOut(ToyDataset):
+    """A sound data set with a broken file."""
+
+    def image(self, i: int) -> np.ndarray:
+        if i == 15:
+            raise SkipImage("broken")
+        return super().image(i)
+
+
+def test_a_data_set_may_leave_images_out() -> None:
+    suite = make_suite(suites.DatasetSuite, LeavesOneOut)
+    for name in dir(suite):
+        if name.startswith("test_"):
+            getattr(suite, name)()
+
+
+@dataset_defect("test_same_image_each_time", "not the same each time it is read")
+class LeavesOutByTurns(ToyDataset):
+    turns = 0
+
+    def image(self, i: int) -> np.ndarray:
+        self.turns += 1
+        if self.turns % 2:
+            raise SkipImage("broken")
+        return super().image(i)
 
 
 @dataset_defect("test_class_names", "class_names has 1 names for 3 classes")

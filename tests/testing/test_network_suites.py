@@ -147,6 +147,47 @@ class OfNoNetwork(ToyArchitecture):
         return [("critic", "mean", 1, "0")]
 
 
+class RollsSamples(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(1, 0)
+
+
+@defect(
+    suites.ArchitectureSuite, "test_samples_stay_apart", "in inference mode G's image of a sample depends on the ot"
+)
+class RollsImages(ToyArchitecture):
+    def to_image(self, stage: Any) -> nn.Module:
+        return nn.Sequential(super().to_image(stage), RollsSamples())
+
+
+@defect(suites.ArchitectureSuite, "test_samples_stay_apart", "declares nothing, but in training mode D's score of a sa")
+class ComparesSamples(ToyArchitecture):
+    def from_image(self, stage: Any) -> nn.Module:
+        return nn.Sequential(super().from_image(stage), Centred())
+
+
+@defect(suites.ArchitectureSuite, "test_conditional", "conditional is True, but with other labels G makes", classes=3)
+class IgnoresLabels(ToyArchitecture):
+    conditional = True
+
+
+class EmbedsLabels(nn.Module):
+    def __init__(self, head: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.head = head
+        self.bias = nn.Embedding(classes or 1, 1)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Scores:
+        scores: Scores = self.head(features, labels)
+        return scores if labels is None else Scores(scores.score + self.bias(labels)[:, 0], labels=labels)
+
+
+@defect(suites.ArchitectureSuite, "test_conditional", "conditional is False, but with other labels the discriminator's")
+class LooksAtLabels(ToyArchitecture):
+    def discriminator_head(self, stage: Any) -> nn.Module:
+        return EmbedsLabels(super().discriminator_head(stage), stage.classes)
+
+
 @defect(suites.ArchitectureSuite, "test_initial_weights", "differ under the same seed")
 class NumPyWeights(ToyArchitecture):
     def to_image(self, stage: Any) -> nn.Module:
@@ -194,6 +235,52 @@ class Dropping(AreaDownsample):
 class RandomDown(Area):
     def down(self, channels: int, factor: int) -> Any:
         return Dropping(factor)
+
+
+class RolledDown(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.roll(1, 0))
+
+
+@defect(suites.ResamplingSuite, "test_samples_stay_apart", "down with factor 2 .*: the map of a sample depends on")
+class RollsFeatures(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return RolledDown(factor)
+
+
+class Doubled(NearestUpsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@defect(
+    suites.ResamplingSuite, "test_keeps_brightness", "up with factor 2 .* turns a constant 1 into numbers from 2 to"
+)
+class Doubles(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return Doubled(factor)
+
+
+class Shifted(NearestUpsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).roll(self.factor // 2, 3)
+
+
+@defect(suites.ResamplingSuite, "test_keeps_place", "up with factor 2 .* shifts what it shows by .* and 0.5 columns")
+class ShiftsHalfAPixel(Area):
+    def up(self, channels: int, factor: int) -> Any:
+        return Shifted(factor)
+
+
+class Mirrored(AreaDownsample):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flip(3))
+
+
+@defect(suites.ResamplingSuite, "test_keeps_place", "down with factor 2 .*, or mirrors it")
+class Mirrors(Area):
+    def down(self, channels: int, factor: int) -> Any:
+        return Mirrored(factor)
 
 
 class WrongFusion(NearestUpsample):
@@ -255,6 +342,13 @@ class EveryOther(Flip):
     def __call__(self, images: Tensor) -> Tensor:
         self.calls += 1
         return images * self.calls
+
+
+@augmentation_defect("test_samples_stay_apart", "the augmented image of a sample depends on the others of its batch")
+class CutMix(Flip):
+    def __call__(self, images: Tensor) -> Tensor:
+        share = torch.rand(len(images), 1, 1, 1)
+        return share * images + (1 - share) * images.flip(0)
 
 
 @augmentation_defect("test_gradcheck", "is not its derivative")

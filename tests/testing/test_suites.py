@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from helpers.variants import AGAIN
 from torch import Tensor
 
 import pggan_kit.testing as suites
-from pggan_kit import Quantity, Scores, check_at_least, hookimpl
+from pggan_kit import Interrupted, Quantity, Scores, check_at_least, hookimpl
 from pggan_kit.components import KINDS, Trial
 from pggan_kit.layers.resampling import Area, AreaDownsample
 from pggan_kit.plugin_host.loading import load_plugins
@@ -87,6 +88,13 @@ class SaysNothing(SquaredScores):
 class Raises(ToyLoss):
     def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
         raise TypeError("oh")
+
+
+@defect(suites.ObserverSuite, "test_trains_through_a_fade", "a tiny run with .*StopsRuns fails: Interrupted: enough")
+class StopsRuns:
+    @hookimpl
+    def after_step(self) -> None:
+        raise Interrupted(None, "enough")
 
 
 @defect(suites.LossSuite, "test_same_seed_same_weights", "draws random numbers from elsewhere")
@@ -157,6 +165,13 @@ class AsksTheDevice:
     def fade_alpha(self, progress: float) -> float:
         torch.zeros(3).cpu()
         return progress
+
+
+@defect(suites.LossSuite, "test_step_does_not_wait", r"waits for the device: it calls __getitem__ on a tensor")
+@defect(suites.LossSuite, "test_steps_can_be_captured", "aten::index is not permitted while a graph is recorded")
+class CountsGoodScores(ToyLoss):
+    def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+        return {"logistic": F.softplus(-fake.score[fake.score > -9]).mean()}
 
 
 @defect(suites.LossSuite, "test_step_does_not_wait", r"a step with losses\.ReadsScores waits for the device: .* item")
@@ -243,6 +258,27 @@ class LooksAtTheFirst(MeanGap):
         return {"gap": float((real[0] - fake[0]).abs())}
 
 
+@defect(suites.MetricSuite, "test_order_of_images", "with the fakes in another order")
+class ComparesPairs(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real - fake).abs().mean())}
+
+
+@defect(suites.MetricSuite, "test_values", r"compare\(\) of 16 reals with 15 fakes fails: RuntimeError")
+class ComparesQuantiles(MeanGap):
+    def compare(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return {"gap": float((real.sort().values - fake.sort().values).abs().mean())}
+
+
+@defect(
+    suites.MetricSuite, "test_image_by_image", r"describe\(\) at 16x16 gives an image another row in a batch of ano"
+)
+class CentresTheBatch(MeanGap):
+    def describe(self, images: Tensor) -> Tensor:
+        means = super().describe(images)
+        return means - means.mean()
+
+
 @defect(suites.MetricSuite, "test_leaves_images_alone", r"describe\(\) changes its images in place")
 class ShiftsImages(MeanGap):
     def describe(self, images: Tensor) -> Tensor:
@@ -304,6 +340,22 @@ class Meddles:
     def after_step(self, state: Any) -> None:
         with torch.no_grad():
             state.generator.to_image.bias.mul_(0.9)
+
+
+@defect(suites.ObserverSuite, "test_changes_nothing", "it disturbs training")
+class SamplesTheLiveGenerator:
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        with torch.no_grad():
+            state.generator(torch.zeros(4, 8))
+
+
+@defect(suites.ObserverSuite, "test_changes_nothing", "or leave them in inference mode")
+@defect(suites.ObserverSuite, "test_trains_through_a_fade", "the generator is left in inference mode: call train")
+class ForgetsTrainingMode:
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        state.generator.eval()
 
 
 @defect(suites.ObserverSuite, "test_leaves_the_same_files_in_each_run", r"ticks\.txt is not what a new one leaves")
@@ -483,6 +535,17 @@ def test_tests_share_a_run_within_one_class_alone() -> None:
     assert makers == ["First", "Second", "First"]
 
 
+class PressesCtrlC:
+    @hookimpl
+    def after_step(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_suite_and_is_not_taken_for_a_defect() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make_suite(suites.ObserverSuite, PressesCtrlC).test_trains_through_a_fade()
+
+
 def test_every_kind_has_a_suite_and_a_defect() -> None:
     here = TESTS / "testing"
     others = [runpy.run_path(str(here / f"test_{name}_suites.py")) for name in ("loss", "network", "training")]
@@ -512,6 +575,13 @@ def test_what_waits_for_the_device_is_noticed() -> None:
         "print": lambda: str(value),
         "array": lambda: np.asarray(value),
         "equal": lambda: torch.equal(value, value),
+        "mask": lambda: other[other > 0],
+        "mask beside a slice": lambda: other[None][:, other > 0],
+        "values at a mask": lambda: other.clone().__setitem__(other == 0, torch.ones(2)),
+        "masked_select": lambda: other.masked_select(other > 0),
+        "unique": lambda: torch.unique(other),
+        "where": lambda: torch.where(other > 0),
+        "repeats": lambda: other.repeat_interleave(torch.tensor([1, 2])),
     }
     for name, action in waits.items():
         with suites.SyncWatch() as watch:
@@ -523,6 +593,9 @@ def test_what_waits_for_the_device_is_noticed() -> None:
         other += value * 2
         torch.stack([value, value]).mean().detach().to(torch.float64)
         other.clone().clamp_(0, 1).copy_(other, non_blocking=True)
+        other[torch.tensor([1, 0])][:1][None].repeat_interleave(2)
+        other[other > 0] = 1.0
+        torch.where(other > 0, other, -other)
     assert watch.found == []
 
 

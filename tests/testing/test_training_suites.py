@@ -63,6 +63,48 @@ class FirstRateOnly(ToyOptimizer):
         return torch.optim.SGD(params, lr=self.lr)
 
 
+class TensorRate(ToyOptimizer):
+    """A sound optimizer whose learning rate is a tensor of single precision."""
+
+    def __init__(self, lr: Any = 0.1) -> None:
+        self.lr = lr
+
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        lr = self.lr[stage.height] if isinstance(self.lr, Mapping) else self.lr
+        return torch.optim.Adam(list(params), lr=torch.tensor(lr), foreach=False)
+
+
+def test_a_learning_rate_may_be_a_tensor() -> None:
+    suite = make_suite(suites.OptimizerSuite, TensorRate)
+    suite.test_learning_rate_per_stage()
+    suite.test_state_survives_a_file()
+
+
+class HalvesMomentum(torch.optim.SGD):
+    def state_dict(self) -> dict[str, Any]:
+        saved = super().state_dict()
+        rounded = {key: {"momentum_buffer": value["momentum_buffer"].half()} for key, value in saved["state"].items()}
+        return {**saved, "state": rounded}
+
+
+@optimizer_defect("test_state_survives_a_file", "does not go on as the one that saved it")
+class RoundsItsState(ToyOptimizer):
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return HalvesMomentum(params, lr=0.05, momentum=0.9)
+
+
+class LosesItsRate(torch.optim.SGD):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.param_groups[0]["lr"] = 0.3
+
+
+@optimizer_defect("test_state_survives_a_file", "a setting of a group is lost")
+class LosesItsGroups(ToyOptimizer):
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        return LosesItsRate(params, lr=0.05, momentum=0.9)
+
+
 TURNS = itertools.count()
 
 
@@ -382,6 +424,50 @@ class KeepsTheGraph(ToyUpdate):
 class PlainNames(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
         return {"loss": super().step(ctx)["Loss/generator"]}
+
+
+class ThroughAnotherLoss(ToyUpdate):
+    """An update that asks the loss through another object."""
+
+    loss: Callable[[Any], Any]
+
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        ctx.loss, loss = self.loss(ctx.loss), ctx.loss
+        try:
+            return super().step(ctx)
+        finally:
+            ctx.loss = loss
+
+
+class ExchangedLoss:
+    """A loss that is given fakes for reals."""
+
+    def __init__(self, loss: Any) -> None:
+        self.inner = loss
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def discriminator(self, real: Any, fake: Any) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.inner.discriminator(fake, real)
+        return terms
+
+
+class NegativeLoss(ExchangedLoss):
+    def discriminator(self, real: Any, fake: Any) -> dict[str, Tensor]:
+        return {name: -value for name, value in self.inner.discriminator(real, fake).items()}
+
+
+@update_defect("test_reals_and_fakes", "the first scores that the loss is given for D's terms are not those of the dra")
+class ExchangesRealsAndFakes(ThroughAnotherLoss):
+    loss = ExchangedLoss
+
+
+@update_defect(
+    "test_descends", "minimising the discriminator's terms raises what the loss gives for it from .* to .*: "
+)
+class Ascends(ThroughAnotherLoss):
+    loss = NegativeLoss
 
 
 @update_defect("test_step_does_not_wait", "a step with updates.ReadsItsLoss waits for the device: it calls item")

@@ -110,6 +110,7 @@ class TestSlicedWasserstein(MetricSuite):
 class TestMSSSIM(MetricSuite):
     sizes = ((176, 180),)
     count = 4
+    image_by_image = False
 
     def make(self) -> MSSSIM:
         return MSSSIM()
