@@ -9,7 +9,6 @@ import numpy as np
 
 from pggan_kit.data.array_files import open_array
 from pggan_kit.data.level_files import MODE_PLACE, ROW_WORDS, SHAPE_PLACE, LevelFiles, count_modes, read_description
-from pggan_kit.pictures.reading import ALPHA_MODES
 from pggan_kit.schedule import Size
 
 MOST_CLASSES = 12
@@ -64,7 +63,8 @@ class Census(NamedTuple):
 
         # What the data set makes of it.
         lines.append(f"kept as: {self.kind}, {self.channels} channel{'' if self.channels == 1 else 's'}")
-        transparent = sum(count for mode, count in self.modes.items() if mode.partition(";")[0] in ALPHA_MODES)
+        # Modes with transparency end in A, as RGBA and LA, before the depth: `RGBA;16`.
+        transparent = sum(count for mode, count in self.modes.items() if mode.partition(";")[0].endswith(("A", "a")))
         if transparent and self.channels in (1, 3):
             images = "image" if transparent == 1 else "images"
             lines.append(
