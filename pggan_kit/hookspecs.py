@@ -170,7 +170,8 @@ def should_advance(run: Run, stage: Stage, state: TrainState) -> bool | None:
         state: As for `before_stage`.
 
     Returns:
-        True to grow now, False to continue, None for no opinion.
+        True to grow now; False to continue, also where the stage's budget is spent; None for no opinion, so that the
+        stage ends with its budget. A switch that never returns True or None never lets the run grow.
     """
 
 

@@ -278,6 +278,12 @@ class Schedule:
             starts.append(self.end(starts))
         return starts
 
+    def list_planned_stages(self) -> list[Stage]:
+        """Return the stages that spend images when each spends exactly its budget, until the total is reached."""
+        starts = self.planned_starts()
+        ends = [*starts[1:], self.total]
+        return [stage for stage, start, end in zip(self.stages, starts, ends, strict=True) if start < end]
+
     def record(self) -> dict[str, Any]:
         """Return the total, and each stage's size, height and budget, as a run's `run.json` holds them."""
         stages = [{"size": stage.size, "height": stage.height, "budget": stage.budget} for stage in self.stages]

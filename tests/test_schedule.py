@@ -94,6 +94,15 @@ def test_total(total: int | str | None, wanted: int) -> None:
     assert schedule.total == wanted
     assert schedule.end([0, 20]) == wanted
     assert schedule.end([0]) == 20
+    assert [stage.size for stage in schedule.list_planned_stages()] == ["4x4", "8x8"]
+
+
+def test_stages_without_images_are_not_planned() -> None:
+    budgets = {4: 0, 8: 20, 16: 20}
+    every = ScheduleSettings((4, 8, 16), 0, budgets, 4).resolve(16, 1, 0)
+    assert [stage.size for stage in every.list_planned_stages()] == ["8x8", "16x16"]
+    cut = ScheduleSettings((4, 8, 16), 0, budgets, 4, total_images=20).resolve(16, 1, 0)
+    assert [stage.size for stage in cut.list_planned_stages()] == ["8x8"]
 
 
 def test_stages_that_began_late_or_early_move_what_follows() -> None:

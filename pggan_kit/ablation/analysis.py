@@ -33,6 +33,7 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         or have no finite value), `mean` (the geometric one if the scale is `log`), `censored` (how many never reached
         the quality, if that is the primary; there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the
         metric's unit) and `floor` of the primary; `profiles` of the primary, see `estimators.compute_profiles`;
+        `failed`, the variant, seed and reason of each run that failed;
         `exploratory`, with the `seeds` and `variants` that were added, and the runs that were `adopted` (variant, seed,
         directory); `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of
         a variant, by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see
@@ -77,6 +78,7 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
             "adopted": [[row["variant"], row["seed"], row["run"]] for row in plan.adopted],
         },
         "variants": {name: summarise_variant(plan, results, name) for name in plan.variants},
+        "failed": [[name, seed, result["failed"]] for (name, seed), result in results.items() if result["failed"]],
         "profiles": compute_primary_profiles(plan, results),
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),

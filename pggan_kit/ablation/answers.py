@@ -41,6 +41,23 @@ def require_averages(settings: Ablation, experiments: Mapping[str, Prepared]) ->
             )
 
 
+def require_same_end(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
+    """Check that the variants of each contrast end at one size.
+
+    Raises:
+        ConfigError: They do not; the message names two.
+    """
+    ends = {name: prepared.schedule().list_planned_stages()[-1].size for name, prepared in experiments.items()}
+    effects = [effect["weights"] for effect in settings.design.effects.values()]
+    for first, *others in [*settings.all_pairs, *effects]:
+        for other in others:
+            if ends[other] != ends[first]:
+                raise ConfigError(
+                    f"{settings.find_setting(other)}: {other} ends at {ends[other]}, and {first}, which it is "
+                    f"compared with, at {ends[first]}: values of images of different sizes cannot be compared"
+                )
+
+
 def find_endpoints(settings: Ablation, experiments: Mapping[str, Prepared]) -> dict[str, dict[str, str]]:
     """Return `direction` and `scale` of the endpoints of curves.
 

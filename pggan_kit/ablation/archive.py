@@ -40,8 +40,6 @@ def read_trials(plan: Plan, folder: Path) -> Results:
 def read_table(plan: Plan, folder: Path) -> Results:
     """Return the results in `results.csv`; none if there is no such file.
 
-    Only the reason for which a run failed is not in it.
-
     Raises:
         RunError: The file is damaged, or cannot be read.
     """
@@ -117,7 +115,7 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
             results[key]["adopted"] = row["adopted"]
     result = results[key]
     if int(row["failed"]):
-        result["failed"] = f"see {TABLE}"
+        result["failed"] = row.get("reason") or f"see {TABLE}"
         return
 
     value = float(row["value"]) if row["value"] else None

@@ -49,6 +49,7 @@ COLUMNS = (
     "average",
     "censored",
     "tuned",
+    "reason",
 )
 """Columns of `results.csv`."""
 
@@ -242,7 +243,7 @@ def format_csv(plan: Plan, results: Results) -> str:
 
 
 def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> list[list[Any]]:
-    """Return the rows of one trial; of a failed one a single row without a value."""
+    """Return the rows of one trial; of a failed one a single row without a value, and with the reason."""
     failed = result["failed"] is not None
     last_cells = [
         int(failed),
@@ -253,14 +254,14 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
     ]
     tuned = "; ".join(result.get("tuned", ()))
     if failed:
-        return [[name, seed, "", result["images"], plan.primary, "", *last_cells, "", "", tuned]]
+        return [[name, seed, "", result["images"], plan.primary, "", *last_cells, "", "", tuned, result["failed"]]]
 
     # A noise floor is a row of its own, after the value that it belongs to.
     rows = []
     for row in result["rows"]:
         first_cells = [name, seed, row["stage"], row["images"]]
         value = "" if row["value"] is None else repr(row["value"])
-        own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or "", tuned]
+        own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or "", tuned, ""]
         rows.append([*first_cells, row["metric"], value, *own_cells])
         if row["floor"] is not None:
             rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *own_cells])

@@ -7,7 +7,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pggan_kit.ablation.answers import complete_quantities, find_endpoints, require_answers, require_averages
+from pggan_kit.ablation.answers import (
+    complete_quantities,
+    find_endpoints,
+    require_answers,
+    require_averages,
+    require_same_end,
+)
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.plan import PLAN, Plan, load_plan
 from pggan_kit.ablation.settings import Ablation
@@ -61,6 +67,7 @@ def read_plan(
 
     # What the comparison needs is checked now, and not after hours of training.
     _require_different(settings, experiments)
+    require_same_end(settings, experiments)
     require_averages(settings, experiments)
     quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
     tune = plan_tuning(settings, base, variants, experiments, read.sha256, files)
@@ -248,7 +255,7 @@ def _find_quantities(
 
     # Those that have to answer are values at the end of the last stage.
     schedule = prepared.schedule()
-    stage = schedule.stages[-1]
+    stage = schedule.list_planned_stages()[-1]
     of_images, of_runs = list_values(prepared, schedule, stage)
     require_answers(settings, stage.size, of_images, [*of_runs, *endpoints])
 

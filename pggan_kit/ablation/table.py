@@ -273,6 +273,14 @@ def _describe_without_value(entry: Mapping[str, Any]) -> str:
     return f"{entry['metric']}, {entry['name']}: {', '.join(runs)} ended without a finite value, and {verb} as failed."
 
 
+def list_failures(analysis: Mapping[str, Any]) -> list[str]:
+    """Return a line for each reason for which runs failed, with these runs: `failed: never 0: ended at 7x7, ...`."""
+    runs: dict[str, list[str]] = {}
+    for name, seed, reason in analysis.get("failed", ()):
+        runs.setdefault(reason, []).append(f"{name} {seed}")
+    return [f"failed: {', '.join(names)}: {reason}" for reason, names in runs.items()]
+
+
 def list_notes(analysis: Mapping[str, Any]) -> list[str]:
     """Return lines that explain the columns, and those bootstrap intervals that the tables have no room for."""
     means = "means"
@@ -300,6 +308,7 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         f"{'; '.join(f'{name} ({binding})' for name, binding in analysis['resample'].items())}.",
         f"revision: {', '.join(analysis['revisions'])}. hardware: {'; '.join(analysis['hardware'])}.",
     ]
+    notes += list_failures(analysis)
     notes += list_tuning_notes(analysis)
 
     # What only some analyses have: looks, bootstraps, pairs, and runs without a value.

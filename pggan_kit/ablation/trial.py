@@ -28,7 +28,7 @@ from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import hold_when_free
 from pggan_kit.system.provenance import describe_hardware, find_revision
 from pggan_kit.trials.processes import Say, hold_processes, list_recorded_files, stop_with_owner
-from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
+from pggan_kit.trials.training import StageReached, StopAfter, describe_early_end, train_or_resume
 
 RESULT = "result.json"
 """Name of the file that a trial writes when it has ended, whether it finished or failed."""
@@ -153,7 +153,9 @@ def _evaluate_adopted(plan: Plan, adopted: Mapping[str, Any], plugins: Sequence[
     entry = read_last_entry(run)
     if entry.sha256 != adopted["checkpoint"]:
         raise RunError(f"{run} has changed since it was adopted: its last checkpoint is another one")
-    result = describe_result(None, entry.images, evaluate_run(plan, run, plugins))
+    failed = _describe_unplanned_end(run, plugins)
+    rows = [] if failed is not None else evaluate_run(plan, run, plugins)
+    result = describe_result(failed, entry.images, rows)
     return {**result, "revision": adopted["revision"], "hardware": adopted["hardware"], "adopted": adopted["run"]}
 
 
@@ -216,10 +218,12 @@ def _train_and_evaluate(plan: Plan, out: Path, name: str, seed: int, plugins: Se
     folder = locate_trial(out, name, seed)
     images = RunDirectory(folder).checkpoints().read_entries()[-1].images
 
-    # Neither a failed run nor a trunk has a generator to compare.
+    # Neither a trunk nor a failed run has a generator to compare.
     rows = []
     if failed is None and name != TRUNK:
-        rows = evaluate_run(plan, folder, plugins)
+        failed = _describe_unplanned_end(folder, plugins)
+        if failed is None:
+            rows = evaluate_run(plan, folder, plugins)
     result = describe_result(failed, images, rows)
     if plan.tune:
         result["tuned"] = read_tuned(plan, out, name)["bindings"]
@@ -263,6 +267,16 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
     except DivergedError as error:
         return str(error)
     return None
+
+
+def _describe_unplanned_end(folder: Path, plugins: Sequence[RecordedFile]) -> str | None:
+    """Return why a run that trained to its end has no value to compare: it did not get to the last planned stage.
+
+    Returns:
+        The reason; None for a run that got there.
+    """
+    prepared, _ = prepare_run(folder, plugins, needs_data=False)
+    return describe_early_end(folder, prepared.resolve_schedule().list_planned_stages()[-1].size)
 
 
 def evaluate_run(plan: Plan, folder: Path, plugins: Sequence[RecordedFile]) -> list[dict[str, Any]]:

@@ -179,7 +179,7 @@ class TrialProgress:
             lines.append(f"{len(waiting)} wait: {', '.join(names)}")
         failed = [f"{name} {seed}" for (name, seed), has_failed in self._ended.items() if has_failed]
         if self._ended:
-            lines.append(f"{len(self._ended)} ended{', diverged: ' + ', '.join(failed) if failed else ''}")
+            lines.append(f"{len(self._ended)} ended{', failed: ' + ', '.join(failed) if failed else ''}")
         seconds = self._estimate_all(running, waiting, paces)
         if seconds is not None:
             lines.append(f"about {format_duration(seconds)} left for these {self.noun}")

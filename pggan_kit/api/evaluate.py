@@ -47,7 +47,9 @@ CHANGEABLE_SETTINGS = (("", "train", "metrics"), ("", "train", "keep_best"), (""
 """Keys of bindings of `train` that an evaluation may override; the data set must be the run's own, where it has one."""
 
 NO_METRICS = (
-    "there is nothing to measure: bind train.metrics, e.g. `--metric NAME`; `pggan-kit plugins list` shows metrics"
+    "there is nothing to measure: bind train.metrics, or name a metric with what it needs, as in `--metric "
+    "FrechetDistance -b 'metrics.FrechetDistance.features = @features.Digits()'`; `pggan-kit plugins list` shows "
+    "metrics and features"
 )
 
 

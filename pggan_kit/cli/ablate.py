@@ -19,6 +19,7 @@ from pggan_kit.cli.base import (
     out,
     print_json,
     print_message,
+    print_table,
     trusted_plugin_option,
 )
 from pggan_kit.errors import UserError
@@ -68,7 +69,7 @@ def ablate_run(
         else:
             for table in (build_cost_table(plan, rows), build_contrast_table(plan)):
                 for part in table.stack(out.width):
-                    out.print(part)
+                    print_table(part)
         return
 
     # The trials, from wherever they were stopped, and what they come to.

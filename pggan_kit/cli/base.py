@@ -16,11 +16,21 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 from rich.console import Console
 from rich.file_proxy import FileProxy
+from rich.table import Table
 from rich.text import Text
 
 from pggan_kit.cli.activity_display import show_activities
 from pggan_kit.cli.plugin_commands import list_plugin_commands
-from pggan_kit.errors import FORESEEN, LARGEST_WHOLE_NUMBER, Interrupted, UnforeseenError, UserError, first_line
+from pggan_kit.errors import (
+    FORESEEN,
+    LARGEST_WHOLE_NUMBER,
+    Interrupted,
+    UnforeseenError,
+    UserError,
+    did_you_mean,
+    first_line,
+    suggest,
+)
 from pggan_kit.system.json_text import json_text
 from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
 from pggan_kit.version import __version__
@@ -75,6 +85,15 @@ out = OutputConsole(width=_choose_width(), markup=False, highlight=False)
 err = OutputConsole(stderr=True, markup=False, highlight=False)
 
 
+def print_table(table: Table) -> None:
+    """Print a table, and its caption as whole lines below it: in the table's width they would break within a value."""
+    caption = table.caption
+    table.caption = None
+    out.print(table)
+    if caption:
+        out.print(caption, soft_wrap=True)
+
+
 class Group(click.Group):
     """A group of commands that turns errors into one short message and an exit code; `--debug` shows the traceback."""
 
@@ -85,6 +104,18 @@ class Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command. Those of pggan_kit cannot be replaced by a plugin's."""
         return super().get_command(ctx, cmd_name) or list_plugin_commands().get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that arguments begin with; where there is none, suggest one of those that help shows."""
+        name = args[0]
+        is_command = self.get_command(ctx, name) is not None
+        if not is_command and not name.startswith("-") and not ctx.resilient_parsing:
+            commands = {each: self.get_command(ctx, each) for each in self.list_commands(ctx)}
+            shown = [each for each, command in commands.items() if command is not None and not command.hidden]
+            raise click.UsageError(f"No such command '{name}'{suggest(did_you_mean(name, shown))}.", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. This is the one place where exceptions end that nobody foresaw."""

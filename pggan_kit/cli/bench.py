@@ -17,6 +17,7 @@ from pggan_kit.cli.base import (
     main,
     out,
     print_message,
+    print_table,
     replace_unprintable,
 )
 from pggan_kit.errors import UserError
@@ -106,7 +107,7 @@ def bench_run(
     )
 
     # A stage that does not fit into memory is a finding, and no failure of the command.
-    out.print(tables.build_table(report))
+    print_table(tables.build_table(report))
     if any(not failure["out_of_memory"] for failure in report["failures"]):
         ctx.exit(FAILED)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, out, print_json
+from pggan_kit.cli.base import PATH, add_experiment_options, json_option, main, print_json, print_table
 
 
 @main.command()
@@ -22,4 +22,4 @@ def plan(config: Path, as_json: bool, bindings: tuple[str, ...], plugins: tuple[
     if as_json:
         print_json(rows)
     else:
-        out.print(build_table(rows))
+        print_table(build_table(rows))

@@ -14,9 +14,9 @@ from pggan_kit.cli.base import (
     json_option,
     launcher_option,
     main,
-    out,
     print_json,
     print_message,
+    print_table,
     trusted_plugin_option,
 )
 
@@ -56,7 +56,7 @@ def sweep(
             ranges = {name: own_range.record() for name, own_range in plan.space.items()}
             print_json({"parameters": ranges, "trials": plan.trials, "hash": plan.hash, **cost})
         else:
-            out.print(build_plan_table(plan, cost))
+            print_table(build_plan_table(plan, cost))
         return
 
     # The search, from wherever it was stopped.

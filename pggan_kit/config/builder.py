@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
@@ -18,7 +18,7 @@ from pggan_kit.config.gin_files import Config, parse_statements
 from pggan_kit.config.operative import Made, Settings, list_settings
 from pggan_kit.config.per_stage_keys import take_out_unread_keys
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError
+from pggan_kit.errors import ConfigError, PluginError, SettingError, UserError, did_you_mean, suggest
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
 from pggan_kit.pictures.channels import PictureSettings
@@ -119,10 +119,7 @@ def build_from_config(config: Config, plugins: Plugins, roots: Roots = ROOTS) ->
         if binding.key in reach.used or binding.place.default:
             continue
         if not binding.place.included and not _is_displaced(binding, config, plugins, roots, signatures):
-            raise ConfigError(
-                f"{binding.place}: nothing in this experiment uses {binding.name}; "
-                f"remove it, or choose the component that it belongs to"
-            )
+            raise ConfigError(_describe_idle(binding, bindings))
         idle.append(binding)
 
     # Keys of per-stage dicts too; a macro may have no user without them.
@@ -171,6 +168,17 @@ def _add_defaults(config: Config, plugins: Plugins) -> list[Binding]:
             if (selector, parameter) not in bound:
                 defaults += parse_statements(f"{selector}.{parameter} = {value}", place).bindings
     return [*defaults, *config.bindings]
+
+
+def _describe_idle(binding: Binding, bindings: Sequence[Binding]) -> str:
+    """Return what is wrong with a binding that nothing uses, with the macro whose name may have been meant."""
+    unused = f"{binding.place}: nothing in this experiment uses {binding.name}"
+    if not binding.is_macro:
+        return f"{unused}; remove it, or choose the component that it belongs to"
+    macros = [each.name for each in bindings if each.is_macro and each.name != binding.name]
+    return (
+        f"{unused}{suggest(did_you_mean(binding.name, macros))}; remove it, or write %{binding.name} where it belongs"
+    )
 
 
 def _is_displaced(

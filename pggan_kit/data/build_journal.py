@@ -29,6 +29,7 @@ class Progress:
         skipped: Reason for each image that was left out.
         enlarged: Number of images that are smaller than the largest size.
         reused: Number of images that were copied from older levels.
+        skipped_images: Number of each image that was left out, in rising order.
     """
 
     images: int = 0
@@ -36,6 +37,7 @@ class Progress:
     skipped: list[str] = field(default_factory=list)
     enlarged: int = 0
     reused: int = 0
+    skipped_images: list[int] = field(default_factory=list)
 
     def is_possible(self, total: int) -> bool:
         """Return whether these are numbers of a build of `total` images."""
@@ -43,6 +45,10 @@ class Progress:
         if not all(type(number) is int and number >= 0 for number in numbers):
             return False
         if not isinstance(self.skipped, list) or not all(isinstance(reason, str) for reason in self.skipped):
+            return False
+        if not isinstance(self.skipped_images, list) or not all(type(each) is int for each in self.skipped_images):
+            return False
+        if len(self.skipped_images) != len(self.skipped):
             return False
         whole = self.images == self.rows + len(self.skipped)
         return whole and self.rows > 0 and self.images <= total and max(self.enlarged, self.reused) <= self.rows

@@ -52,10 +52,10 @@ class Census(NamedTuple):
         # What is in the files.
         lines = []
         if self.sizes == 1:
-            lines.append(f"size in the files: {_format_size(self.smallest)}")
+            lines.append(f"size in the files, height x width: {_format_size(self.smallest)}")
         elif self.sizes:
             lines.append(
-                f"sizes in the files: {self.sizes:,}, from {_format_size(self.smallest)} to "
+                f"sizes in the files, height x width: {self.sizes:,}, from {_format_size(self.smallest)} to "
                 f"{_format_size(self.largest)}"
             )
         if self.modes:
@@ -63,6 +63,13 @@ class Census(NamedTuple):
 
         # What the data set makes of it.
         lines.append(f"kept as: {self.kind}, {self.channels} channel{'' if self.channels == 1 else 's'}")
+        # Modes with transparency end in A, as RGBA and LA, before the depth: `RGBA;16`.
+        transparent = sum(count for mode, count in self.modes.items() if mode.partition(";")[0].endswith(("A", "a")))
+        if transparent and self.channels in (1, 3):
+            images = "image" if transparent == 1 else "images"
+            lines.append(
+                f"transparency: not kept, of {transparent:,} {images}; the background of the data set replaces it"
+            )
         if self.class_counts:
             lines.append(self._describe_classes(class_names))
         if self.skipped:

@@ -16,12 +16,19 @@ CHUNK_BYTES = 64 << 20
 """Maximum bytes of a level that are read at once."""
 
 
-def describe_constant_channels(dataset: Dataset, levels: Sequence[np.ndarray]) -> list[str]:
+ADVICE = "nothing is changed; look at them, and leave them out of the data where that is a fault"
+"""What to do about images that have one number alone."""
+
+
+def describe_constant_channels(
+    dataset: Dataset, levels: Sequence[np.ndarray], skipped_images: Sequence[int] = ()
+) -> list[str]:
     """Describe the channels of a data set that have one number alone.
 
     Args:
         dataset: Data set, for the names of its images.
         levels: Images (n, C, h, w) at each size that was built.
+        skipped_images: Numbers of the images that were left out, in rising order: they have no row in a level.
 
     Returns:
         A sentence for each channel that has one number in some image; none at sizes of very few pixels.
@@ -46,13 +53,32 @@ def describe_constant_channels(dataset: Dataset, levels: Sequence[np.ndarray]) -
             if (numbers == numbers[0]).all():
                 sentences.append(f"{name} has the one number {numbers[0]:g} in all images: it teaches nothing")
                 continue
-        # Images that were left out have no row.
-        first = name_image(dataset, int(own[0])) if len(dataset) == count else f"row {own[0]} of the resized copies"
+        first = name_image(dataset, find_image_of_row(int(own[0]), skipped_images))
         if channels == 1:
-            sentences.append(f"{len(own):,} of {count:,} images have one number alone, the first of which is {first}")
+            sentences.append(
+                f"all pixels are equal in {len(own):,} of {count:,} images, the first of which is {first}: {ADVICE}"
+            )
         else:
-            sentences.append(f"{name} has one number alone in {len(own):,} of {count:,} images, first in {first}")
+            sentences.append(
+                f"{name} has one number alone, as a band that is missing, in {len(own):,} of {count:,} images, first "
+                f"in {first}: {ADVICE}"
+            )
     return sentences
+
+
+def find_image_of_row(row: int, skipped_images: Sequence[int]) -> int:
+    """Return the number of the image in a row of the resized copies, in which images that were left out have no row.
+
+    Args:
+        row: The row.
+        skipped_images: Numbers of the images that were left out, in rising order.
+    """
+    image = row
+    for skipped in skipped_images:
+        if skipped > image:
+            break
+        image += 1
+    return image
 
 
 def _find_constant(images: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:

@@ -239,7 +239,7 @@ class Pyramid:
                     progress = self._resize_all(resizer, writers, journal, progress, activity)
             self._commit(writers, progress.skipped)
         journal.remove()
-        self._warn(progress.skipped, progress.enlarged, sizes, kind)
+        self._warn(progress, sizes, kind)
 
     def _resize_all(
         self, resizer: Resizer, writers: _Writers, journal: Journal, progress: Progress, activity: Activity
@@ -347,10 +347,12 @@ class Pyramid:
             writer.keeps = False
             writer.commit()
 
-    def _warn(self, skipped: Sequence[str], enlarged: int, sizes: Sequence[Size], kind: ImageKind) -> None:
+    def _warn(self, progress: Progress, sizes: Sequence[Size], kind: ImageKind) -> None:
         """Warn of images that were skipped, enlarged or rounded, of channels that have one number alone, and of what
         the data set noticed."""
         total = len(self._dataset)
+        skipped = progress.skipped
+        enlarged = progress.enlarged
         if kind.is_rounded:
             warnings.warn("the images are float64, and kept as float32", stacklevel=2)
         if skipped:
@@ -363,7 +365,7 @@ class Pyramid:
             warnings.warn(f"{enlarged} of {total} images are smaller than {height}x{width}, and enlarged", stacklevel=2)
 
         levels = [level.images for level in self._open_levels(sizes).values()]
-        for line in describe_constant_channels(self._dataset, levels):
+        for line in describe_constant_channels(self._dataset, levels, progress.skipped_images):
             warnings.warn(line, stacklevel=2)
 
         # A data set may have noticed something about its images, now that it has read them all.

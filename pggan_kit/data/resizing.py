@@ -93,6 +93,7 @@ class ResizedChunk(NamedTuple):
         skipped: Reason for each image that was left out.
         enlarged: Number of images that are smaller than the largest size.
         reused: Number of images that were copied from older levels.
+        skipped_images: Number of each image that was left out.
     """
 
     images: dict[Size, np.ndarray]
@@ -101,6 +102,7 @@ class ResizedChunk(NamedTuple):
     skipped: list[str]
     enlarged: int
     reused: int
+    skipped_images: list[int]
 
     def add_to(self, progress: Progress) -> Progress:
         """Return the progress of a build with this chunk."""
@@ -110,6 +112,7 @@ class ResizedChunk(NamedTuple):
             progress.skipped + self.skipped,
             progress.enlarged + self.enlarged,
             progress.reused + self.reused,
+            progress.skipped_images + self.skipped_images,
         )
 
 
@@ -157,6 +160,7 @@ class Resizer:
         largest_height, largest_width = max(self._sizes)
         labels: list[int] = []
         skipped: list[str] = []
+        skipped_images: list[int] = []
         enlarged = 0
         reused = 0
         for i in numbers:
@@ -171,6 +175,7 @@ class Resizer:
                     image = self._dataset.image(i)
                 except SkipImage as error:
                     skipped.append(str(error))
+                    skipped_images.append(i)
                     continue
                 image = check_image(self._dataset, image, i, self._kind)
                 self._resize_image(image, images, row)
@@ -186,7 +191,8 @@ class Resizer:
             labels.append(self._read_label(i))
 
         kept = {size: own[: len(labels)] for size, own in images.items()}
-        return ResizedChunk(kept, np.array(labels, np.int64), rows[: len(labels)], skipped, enlarged, reused)
+        kept_rows = rows[: len(labels)]
+        return ResizedChunk(kept, np.array(labels, np.int64), kept_rows, skipped, enlarged, reused, skipped_images)
 
     def _resize_image(self, image: np.ndarray, images: dict[Size, np.ndarray], row: int) -> None:
         """Write an image at each size into a row of the arrays."""

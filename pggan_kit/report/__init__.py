@@ -15,6 +15,7 @@ from pggan_kit.report.coherence_section import coherence_section
 from pggan_kit.report.curves_section import curves_section
 from pggan_kit.report.factors_section import factors_section
 from pggan_kit.report.film import can_use_samples, make_film
+from pggan_kit.report.growth_section import growth_section
 from pggan_kit.report.later_analyses_section import later_analyses_section
 from pggan_kit.report.latex import format_latex
 from pggan_kit.report.page import Section, render_page, require_libraries
@@ -222,6 +223,7 @@ def _draw_ablation(folder: Path, say: Say, plugins: Sequence[Any]) -> _Content:
         ablation_sections.variants_section(shown, shown_pictures),
         ablation_estimates.bands_section(ablation),
         ablation_sections.seeds_section(ablation),
+        growth_section(ablation),
         run_sections.reals_section(shown),
         run_sections.fades_section(shown, shown_pictures),
         coherence_section(isolate_runs(shown), shown_pictures),

@@ -104,6 +104,13 @@ class AblationRecord:
                 last_clock[variant, seed] = clock
         return values
 
+    def list_floors(self, variant: str) -> list[float]:
+        """Return the noise floors of the primary endpoint: the same metric between two halves of the real data."""
+        name = f"{self.primary}_floor"
+        rows = [row for row in self.results if row["variant"] == variant and row["metric"] == name]
+        values = [parse_number(row["value"]) for row in rows]
+        return [value for value in values if value is not None]
+
     def pick_one_of_each(self) -> list[RunRecord]:
         """Return a run of each variant, all of the first seed that most of them have."""
         seeds = sorted({seed for _, seed in self.runs})

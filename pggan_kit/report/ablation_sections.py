@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.report import plots
 from pggan_kit.report.ablation_record import AblationRecord, name_contrast, parse_number
 from pggan_kit.report.page import Block, Figure, Group, Section, Table, make_plot
 from pggan_kit.report.run_groups import is_metric, list_tags
 from pggan_kit.report.run_pictures import RunPictures
-from pggan_kit.report.run_record import Curve, RunRecord
+from pggan_kit.report.run_record import Curve, RunRecord, list_bindings
 from pggan_kit.report.run_sections import find_usual_stages, grids_section
 
 MOST_PLOTS = 8
@@ -51,6 +52,8 @@ def result_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Sec
     answer = state_answer(ablation, contrasts)
     if answer:
         section.texts.append(answer)
+    section.texts.append(describe_measurement(ablation))
+    section.texts += describe_failures(analysis)
     added = describe_added(analysis)
     if added:
         section.texts.append(added)
@@ -86,6 +89,34 @@ def _state_robustness(contrast: Mapping[str, Any]) -> str:
     if robustness == "robust":
         return ", with each of the other averages and metrics, too"
     return f", a verdict that {robustness}"
+
+
+def describe_measurement(ablation: AblationRecord) -> str:
+    """Return a sentence on what was trained, and with which metrics, features and number of images it was measured."""
+    own = list_bindings("\n".join(" ".join(text.split()) for text in ablation.plan.get("evaluation", ())))
+    config = next(iter(ablation.plan.get("configs", {}).values()), "")
+
+    # What the evaluation does not bind is that of the experiment, unless it chose other metrics.
+    kinds = ["evaluation"]
+    if "train.metrics" not in own:
+        kinds += ["metrics", "features"]
+    bindings = {"evaluation.count": str(EvaluationSettings.count)}
+    for name, value in list_bindings(config).items():
+        kind = name.rpartition("/")[2].partition(".")[0]
+        if kind in kinds or (name == "train.metrics" and "metrics" in kinds):
+            bindings[name] = value
+    listed = "; ".join(f"{name} = {value}" for name, value in {**bindings, **own}.items())
+    base = ablation.plan.get("base")
+    trained = f"Each run is the experiment {base} with the bindings of its variant. " if base else ""
+    return f"{trained}Its values were measured with {listed}."
+
+
+def describe_failures(analysis: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each reason for which runs failed."""
+    runs: dict[str, list[str]] = {}
+    for name, seed, reason in analysis.get("failed", ()):
+        runs.setdefault(reason, []).append(f"{name} {seed}")
+    return [f"Failed: {', '.join(names)}: {reason}." for reason, names in runs.items()]
 
 
 def describe_added(analysis: Mapping[str, Any]) -> str:
@@ -172,7 +203,7 @@ def plot_results(ablation: AblationRecord) -> list[Figure]:
 
 
 def tabulate_variants(ablation: AblationRecord) -> Table:
-    """Return a row for each variant: its runs, how many failed or have no value, mean and spread of the endpoint.
+    """Return a row for each variant: its runs, how many failed or have no value, mean, spread and floor of the primary.
 
     If a run never reached the quality that is the endpoint, its variant has neither: they would be those of the others.
     """
@@ -199,12 +230,17 @@ def tabulate_variants(ablation: AblationRecord) -> Table:
             deviation = float(np.std(compared, ddof=1))
         rows.append([name, kind, len(seeds), len(failed - censored), mean, deviation])
 
+    floors = {name: ablation.list_floors(name) for name in ablation.variants}
     columns = [f"{ablation.primary}, mean", "sd"]
     if ablation.logarithmic:
         columns = [f"{ablation.primary}, geometric mean", "sd of its logarithm"]
     if any(every_censored):
         columns.append("never reached")
         rows = [[*row, count] for row, count in zip(rows, every_censored, strict=True)]
+    if any(floors.values()):
+        columns.append("noise floor")
+        means = [float(np.mean(own)) if own else None for own in floors.values()]
+        rows = [[*row, mean] for row, mean in zip(rows, means, strict=True)]
     return Table(["variant", "kind", "runs", "failed", *columns], rows, "variants")
 
 

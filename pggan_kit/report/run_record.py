@@ -96,6 +96,22 @@ class StageRecord:
         return f"{self.height} px"
 
 
+def list_bindings(text: str) -> dict[str, str]:
+    """Return the bindings of gin text by their targets; a value that spans lines becomes one line."""
+    bindings: dict[str, str] = {}
+    name = None
+    for line in text.splitlines():
+        left, equals, right = line.partition(" = ")
+        if equals and line[:1].isalpha():
+            name = left
+            bindings[name] = right.strip(" \\")
+        elif name is not None and line.startswith(" "):
+            bindings[name] = f"{bindings[name]} {line.strip()}".strip()
+        else:
+            name = None
+    return bindings
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """A run.
@@ -130,19 +146,8 @@ class RunRecord:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """Bindings of the operative configuration as text; a value that spans lines becomes one line."""
-        settings: dict[str, str] = {}
-        name = None
-        for line in self.operative.splitlines():
-            left, equals, right = line.partition(" = ")
-            if equals and line[:1].isalpha():
-                name = left
-                settings[name] = right.strip(" \\")
-            elif name is not None and line.startswith(" "):
-                settings[name] = f"{settings[name]} {line.strip()}".strip()
-            else:
-                name = None
-        return settings
+        """Bindings of the operative configuration as text."""
+        return list_bindings(self.operative)
 
     def curve(self, tag: str) -> Curve:
         """Return a tag's finite values over the clock."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import ConfigError, RunError, check_at_least, check_between, check_choice
+from pggan_kit.errors import ConfigError, RunError, SettingError, check_at_least, check_between, check_choice
 from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import Fade
 from pggan_kit.layers.value_maps import BYTES
@@ -54,6 +54,43 @@ class StyleMixing(NamedTuple):
 
     latents: Tensor
     first_layer: int
+
+
+def _check_latents(latents: object, size: int) -> None:
+    """Check that latents are a tensor (N, Z) of numbers.
+
+    Raises:
+        SettingError: They are not.
+    """
+    if not isinstance(latents, Tensor):
+        raise SettingError("latents", f"must be a tensor (N, {size}), not a {type(latents).__name__}")
+    if latents.dim() != 2 or latents.shape[1] != size or not latents.is_floating_point():
+        shape = tuple(latents.shape)
+        raise SettingError("latents", f"must be a tensor (N, {size}) of floats, and are {shape} of {latents.dtype}")
+
+
+def _check_labels(labels: object, count: int, classes: int) -> None:
+    """Check that labels are a tensor (N,) of int64 with numbers of classes.
+
+    Raises:
+        SettingError: They are not. Values on another device than the CPU are not checked: that would wait for it.
+    """
+    if not isinstance(labels, Tensor):
+        given = "are missing" if labels is None else f"are a {type(labels).__name__}"
+        raise SettingError(
+            "labels", f"must be a tensor ({count},) of int64 with classes from 0 to {classes - 1}, and {given}"
+        )
+    if labels.shape != (count,) or labels.dtype != torch.int64:
+        shape = tuple(labels.shape)
+        raise SettingError(
+            "labels", f"must be a tensor ({count},) of int64, one for each latent, and are {shape} of {labels.dtype}"
+        )
+
+    if labels.device.type != "cpu":
+        return
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong) > 0:
+        raise SettingError("labels", f"must be from 0 to {classes - 1}, and one is {int(wrong[0])}")
 
 
 class TrainedGenerator(nn.Module):
@@ -123,10 +160,16 @@ class TrainedGenerator(nn.Module):
             mixing: the styles that are those of other latents; None for none.
 
         Raises:
-            SettingError: `truncation` or the layer of `mixing` is out of range.
+            SettingError: `latents` or `labels` are no tensors of these shapes, a label on the CPU is no class (others
+                are not read, which would wait for a device), or `truncation` or the layer of `mixing` is out of range.
             ConfigError: the network has no styles, and there is `mixing`, or it reads nothing of a latent but its
                 direction.
         """
+        # An exporter traces shapes and labels that have no values.
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+            _check_latents(latents, self.latent_size)
+            if self.classes:
+                _check_labels(labels, len(latents), self.classes)
         if alpha is None:
             alpha = self.alpha
         if truncation is None and mixing is None:

@@ -59,6 +59,8 @@ class Run:
     ) -> None:
         self.files = files
         self.directory = files.path.absolute()
+        if ".." in self.directory.parts:
+            self.directory = self.directory.resolve()
         self.experiment = experiment
         self.schedule = schedule
         self.state = state

@@ -179,7 +179,7 @@ def _check_corners(
             schedule = prepare_with([*corner, *first_seed]).schedule()
         except UserError as error:
             raise type(error)(f"{setting}.parameters: {error}") from error
-        stages = [stage for stage in schedule.stages if stage.budget > 0 or stage == schedule.stages[-1]]
+        stages = schedule.list_planned_stages()
         own_sizes = [stage.size for stage in stages]
         if sizes is not None and own_sizes != sizes:
             raise ConfigError(
@@ -239,10 +239,11 @@ def _require_metric(metric: str, evaluated: Prepared, schedule: Schedule, settin
     Raises:
         ConfigError: It does not; the message lists what it gives.
     """
-    names = _list_all_values(evaluated, schedule, schedule.stages[-1])
+    stage = schedule.list_planned_stages()[-1]
+    names = _list_all_values(evaluated, schedule, stage)
     if metric not in names:
         raise ConfigError(
-            f"{setting}: the metric is {metric!r}, and the evaluation at {schedule.stages[-1].size} gives "
+            f"{setting}: the metric is {metric!r}, and the evaluation at {stage.size} gives "
             f"{', '.join(names) or 'nothing'}: bind train.metrics in it"
         )
 

@@ -28,13 +28,17 @@ from pggan_kit.sweeps.spaces import bind_values, list_corners
 from pggan_kit.sweeps.study import OpenTrial, Study
 from pggan_kit.trials.plan_files import require_planned_config
 from pggan_kit.trials.processes import Say, list_recorded_files
-from pggan_kit.trials.training import StageReached, StopAfter, train_or_resume
+from pggan_kit.trials.training import StageReached, StopAfter, describe_early_end, train_or_resume
 
 MOST_ATTEMPTS = 3
 """Number of processes that fail or are killed at the same place, after which a trial has ended without a value."""
 
 RUNS = "runs"
 """Name of the folder with the runs of each trial."""
+
+
+class _EndedEarlyError(Exception):
+    """A run ended before the stage at whose end it was to be measured; the message says where."""
 
 
 def locate_run(folder: Path, number: int, seed: str) -> Path:
@@ -146,7 +150,10 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
         # What an earlier process measured is not measured again.
         if value is None:
             try:
-                value = _train_and_measure(plan, folder, trial, stage, files)
+                value = _train_and_measure(plan, folder, trial, stage, size, files)
+            except _EndedEarlyError as error:
+                _end_without_value(trial, str(error), say)
+                return
             except DivergedError as error:
                 _end_without_value(trial, f"diverged: {error}", say)
                 return
@@ -165,12 +172,13 @@ def _run_stages(plan: SweepPlan, folder: Path, trial: OpenTrial, files: Sequence
 
 
 def _train_and_measure(
-    plan: SweepPlan, folder: Path, trial: OpenTrial, stage: int, files: Sequence[RecordedFile]
+    plan: SweepPlan, folder: Path, trial: OpenTrial, stage: int, size: str, files: Sequence[RecordedFile]
 ) -> float:
-    """Return the value of a trial at the end of a stage: the mean over its seeds.
+    """Return the value of a trial at the end of a stage of a size: the mean over its seeds.
 
     Raises:
         DivergedError: A run diverged.
+        _EndedEarlyError: A run did not get to the stage.
     """
     values = []
     for seed, seed_bindings in plan.seeds.items():
@@ -183,6 +191,9 @@ def _train_and_measure(
         # Where it pauses it has saved, and is measured as it is there.
         with contextlib.suppress(StageReached):
             train_or_resume(run, folder / CONFIG, bindings, own_plugins)
+        early_end = describe_early_end(run, size)
+        if early_end is not None:
+            raise _EndedEarlyError(early_end)
         rows = evaluate(run, bindings=plan.evaluation, plugins=files, average=plan.average)
         values.append(_find_value(plan, rows))
     return compute_mean(values, plan.scale)

@@ -193,6 +193,7 @@ class Loop:
             unfinished = self.advance_run()
         self.compiler.leave_region()
         self.finish_writing()
+        self.warn_if_kept_in_a_stage()
 
         result: dict[str, Any] = {
             "images": self.state.images,
@@ -413,6 +414,20 @@ class Loop:
     def stage_has_no_budget(self) -> bool:
         """Return whether the stage spends no images and another one follows."""
         return self.state.stage.budget == 0 and not self.is_last_stage()
+
+    def warn_if_kept_in_a_stage(self) -> None:
+        """Warn where answers to `should_advance` kept the run from stages that its budgets have."""
+        state = self.state
+        planned = self.schedule.list_planned_stages()
+        is_kept = not state.ended and state.stage.index < planned[-1].index
+        if not is_kept or not self.hooks.list_implementations("should_advance"):
+            return
+        how_far = "never let it grow" if state.stage == planned[0] else "let it grow no further"
+        self.run.files.warn(
+            f"ended in stage {state.stage.index + 1} of {len(self.schedule.stages)}, at {state.stage.size}: the switch "
+            f"{how_far}. As long as its should_advance returns False, a stage goes on past its budget; None leaves the "
+            "end of the stage to the budget"
+        )
 
     def is_last_stage(self) -> bool:
         """Return whether the networks have grown to their final size."""

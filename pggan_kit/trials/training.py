@@ -42,6 +42,20 @@ class StopAfter:
             raise StageReached
 
 
+def describe_early_end(folder: Path, size: str) -> str | None:
+    """Return why a run that has ended has no value to compare at a size; None if it ended there.
+
+    Values of images of different sizes cannot be compared, and a switch or another part may keep a run in a stage.
+
+    Raises:
+        RunError: There is no run, or its last checkpoint is damaged.
+    """
+    _, saved = RunDirectory(folder).checkpoints().find_last()
+    if saved.size == size:
+        return None
+    return f"ended at {saved.size}, not at {size}"
+
+
 def train_or_resume(
     folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None = None
 ) -> None:

@@ -27,7 +27,7 @@ from helpers.paths import ABLATION_PLUGIN
 from helpers.patience import PATIENCE_SECONDS
 
 from pggan_kit import ablation, evaluate, hookimpl
-from pggan_kit.ablation import conduct, plan_reading
+from pggan_kit.ablation import archive, conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
@@ -72,7 +72,7 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
     rows = read_rows()
     header = "variant seed stage images metric value failed revision hardware exploratory adopted average censored"
-    assert list(rows[0]) == [*header.split(), "tuned"]
+    assert list(rows[0]) == [*header.split(), "tuned", "reason"]
     gaps = {(row["variant"], row["seed"]): float(row["value"]) for row in rows if row["metric"] == "gap"}
     assert len(gaps) == 4 and len(rows) == 4 * 4, "two values and their floors for each run"
     assert {(row["stage"], row["images"], row["failed"], row["exploratory"]) for row in rows} == {("2", "40", "0", "0")}
@@ -346,6 +346,33 @@ def test_a_run_that_diverges_is_a_result(ablate: Ablate) -> None:
     assert entry["n"] == 1 and entry["failures"]["variant"] == 1 and entry["p"] == entry["ranks"]["p"]
     assert analysis["variants"]["diverged"]["died"] == 1
     assert "became non-finite" in json.loads(Path("out/runs/diverged/1/result.json").read_text())["failed"]
+
+
+KEPT = "ablate.variants = {'linear': [], 'kept': ['train.switch = @switches.Keeping()', 'switches.Keeping.stage = 1']}"
+
+
+def test_a_run_that_its_switch_keeps_small_has_no_value(ablate: Ablate) -> None:
+    """Images of 8x8 are easier than those of 16x16: their value would be compared with another one."""
+    bindings = [KEPT, "ablate.contrasts = [('kept', 'linear')]", "ablate.seeds = (0,)"]
+    analysis = ablate(*bindings)
+    (failed,) = [row for row in read_rows() if row["failed"] == "1"]
+    cells = [failed[column] for column in ("variant", "metric", "value", "reason")]
+    assert cells == ["kept", "gap", "", "ended at 8x8, not at 16x16"]
+    assert analysis["failed"] == [["kept", 0, "ended at 8x8, not at 16x16"]]
+    assert analysis["variants"]["kept"]["died"] == 1 and analysis["contrasts"][0]["n"] == 0
+    assert "failed: kept 0: ended at 8x8, not at 16x16\n" in Path("out/table.txt").read_text()
+    assert archive.read_table(plans.load_plan(Path("out")), Path("out"))["kept", 0]["failed"] == failed["reason"]
+
+    # As in a run that somebody trained before.
+    adopting = ablate(*bindings, out="again", adopt=["out/runs/kept/0"])
+    assert adopting["failed"] == analysis["failed"] and adopting["exploratory"]["adopted"]
+
+
+def test_variants_that_end_at_different_sizes_are_not_compared(ablate: Ablate) -> None:
+    smaller = "ablate.variants = {'linear': [], 'hard': ['schedule.sizes = (4, 8)']}"
+    with pytest.raises(ConfigError, match=r"linear ends at 16x16, and hard, .* with, at 8x8: values"):
+        ablate(smaller)
+    assert not Path("out").exists()
 
 
 def test_variants_fail_with_their_trunk(ablate: Ablate) -> None:

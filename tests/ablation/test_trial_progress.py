@@ -73,7 +73,7 @@ def test_it_says_which_trials_run_wait_and_have_ended(plan: Plan) -> None:
         details = progress.describe()
     # 600 images at 10 a second, and an evaluation. A trial that waits begins where the trunk ends; they run in turn.
     assert details.rows == [("linear 1", "3/3 16x16", "400 of 1,000", "10", "2 min")]
-    assert details.lines == ["1 wait: hard 1", "2 ended, diverged: hard 0", "about 3 min left for these trials"]
+    assert details.lines == ["1 wait: hard 1", "2 ended, failed: hard 0", "about 3 min left for these trials"]
     assert "7.25" not in str(details), "what trials measure stays hidden"
     assert progress._estimate_rest(("hard", 1), progress._measure_paces()) == pytest.approx(200 / 50 + 700 / 10 + 30)
 

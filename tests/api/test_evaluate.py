@@ -487,7 +487,10 @@ def test_metrics_of_one_fingerprint_share_descriptions(train: Callable[..., Any]
         (["SEED = 1", "train.seed = %SEED"], r"-b 'SEED = 1': an evaluation may bind train\.metrics, and settings of"),
         (["train.seed = 1"], r"-b 'train.seed = 1': an evaluation may bind train.metrics, and settings of metrics\.\*"),
         (["datasets.Stub.n = 11"], r"train.dataset is not what the run was trained on: .* scope of their own"),
-        (["train.metrics = []"], r"there is nothing to measure: bind train.metrics"),
+        (
+            ["train.metrics = []"],
+            r"there is nothing to measure: bind train.metrics, or name .*`--metric \w+ -b 'metrics\.\w+\.features = @",
+        ),
         (["evaluation.count = 1"], r"evaluation.count must be at least 2, and is 1"),
         (["train.metrics = [@metrics.Pixel()]"], r"unknown component metrics.Pixel \(did you mean metrics.Pixels\?\)"),
     ],

@@ -294,6 +294,9 @@ def test_plan_shows_each_stage_and_which_fits_and_trains_nothing(
     table = cli("plan", tiny(), "--plugin", stub)
     assert table.exit_code == 0 and "16x16" in table.stdout
     text = " ".join(table.stdout.split())
+    # What follows from the rows stands in lines of its own, which no table breaks.
+    assert any(re.match(r"40 images, about .* on this machine$", line) for line in table.stdout.splitlines())
+    assert any(line.startswith("share of G's average half_life, at the") for line in table.stdout.splitlines())
     assert re.search(r"memory ends at (8x8|16x16) ", text) and "memory ends at 4x4 " not in text, needs
     assert not (tmp_path / "runs").exists()
 

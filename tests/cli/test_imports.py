@@ -93,7 +93,8 @@ def test_help_version_completion_and_usage_errors_import_no_torch() -> None:
     assert version[:2] == (0, "pggan-kit, version 0.1.0\n")
     assert completed[:2] == (0, "plain,sample\n")
     assert (misspelt[0], missing[0], no_kind[0], low[0]) == (2, 2, 2, 2)
-    assert "No such command 'trian'" in misspelt[1] and "'--kind'" in no_kind[1]
+    # `trial` is near, too: launchers run it, and help does not show it.
+    assert "No such command 'trian' (did you mean train?)." in misspelt[1] and "'--kind'" in no_kind[1]
 
 
 def test_commands_that_train_nothing_import_no_compiler(tiny: Callable[..., str], stub: str) -> None:

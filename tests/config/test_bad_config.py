@@ -55,6 +55,14 @@ def test_a_binding_that_nothing_uses_is_refused(line: str, rejected: Rejected):
     rejected(rf"-b '{name} = .*': nothing .* uses {name};", args=["-b", line])
 
 
+def test_a_misspelt_macro_is_told_from_the_one_that_was_meant(rejected: Rejected):
+    lines = ("FOLDER = 8", "train.latent_size = %FOLDER")
+    message = (
+        r"-b 'FOLDR = 4': nothing in this experiment uses FOLDR \(did you mean FOLDER\?\); remove it, or write %FOLDR"
+    )
+    rejected(message, *lines, args=["-b", "FOLDR = 4"])
+
+
 def test_a_binding_that_inner_scopes_override_everywhere_is_refused(rejected: Rejected):
     rejected(
         r"-b 'optimizers\.Adam\.lr = 0\.5': nothing in this experiment uses optimizers\.Adam\.lr",

@@ -189,6 +189,8 @@ def cut_journal(paths: list[Path]) -> None:
         edit_journal(images=4000, rows=3998),
         edit_journal(rows="38"),
         edit_journal(skipped=[1, 2]),
+        edit_journal(skipped_images=[0, 1, 2, 3]),
+        edit_journal(skipped_images=["0"]),
         edit_journal(unknown=1),
         edit_journal(rows=-1, images=1),
     ],

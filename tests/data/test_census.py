@@ -47,15 +47,16 @@ def test_sizes_modes_and_classes_are_counted(tmp_path: Path) -> None:
     assert list(census.modes.items()) == [("RGB", 4), ("L", 2), ("RGBA;16", 1)]
     assert (census.class_counts, census.skipped, census.reasons) == ([3, 2, 2], 0, [])
     assert census.list_lines(["a", "b", "c"]) == [
-        "sizes in the files: 4, from 7x7 to 20x4",
+        "sizes in the files, height x width: 4, from 7x7 to 20x4",
         "modes in the files: RGB: 4, L: 2, RGBA;16: 1",
         "kept as: uint8, 1 channel",
+        "transparency: not kept, of 1 image; the background of the data set replaces it",
         "classes: 3 (a: 3, b: 2, c: 2)",
     ]
     assert census.list_lines()[-1] == "classes: 3 (0: 3, 1: 2, 2: 2)"
     many = census._replace(class_counts=list(range(5, 18)), sizes=1, channels=5)
     assert many.list_lines() == [
-        "size in the files: 7x7",
+        "size in the files, height x width: 7x7",
         "modes in the files: RGB: 4, L: 2, RGBA;16: 1",
         "kept as: uint8, 5 channels",
         "classes: 13, of 5 to 17 images",
@@ -118,7 +119,7 @@ def test_data_sets_without_modes_and_copies_without_rows(tmp_path: Path) -> None
     settings = DataSettings(cache=str(tmp_path), value_range=(0, 9))
     with pytest.warns(UserWarning, match="teaches nothing"):
         data = open_data(source, settings, [(4, 4)], 0)
-    assert data.take_census().list_lines() == ["size in the files: 5x6", "kept as: int16, 2 channels"]
+    assert data.take_census().list_lines() == ["size in the files, height x width: 5x6", "kept as: int16, 2 channels"]
 
     # What is missing, or of another version, is not said.
     (rows,) = tmp_path.rglob("*.rows.npy")

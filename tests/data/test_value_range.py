@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.datasets import ArrayDataset
 
+from pggan_kit.data.constant_channels import find_image_of_row
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError, SettingError
@@ -132,10 +133,32 @@ def test_a_band_that_is_missing_is_said_with_the_image_that_lacks_it(kind: str, 
         warnings.simplefilter("always")
         open_data(NamedDataset(list(images), name=kind), settings, [(4, 4), (8, 8)], 0)
         open_data(NamedDataset(list(images), name=kind), settings, [(4, 4), (8, 8)], 0)
-    expected = "channel 2 has one number alone in 2 of 40 images, first in image 7 (scan-7.npy)"
+    expected = (
+        "channel 2 has one number alone, as a band that is missing, in 2 of 40 images, first in image 7 (scan-7.npy): "
+        "nothing is changed; look at them, and leave them out of the data where that is a fault"
+    )
     assert [str(warning.message) for warning in said] == [expected]
-    with pytest.warns(UserWarning, match=r"^1 of 40 images have one number alone, the first of which is image 31 "):
+    with pytest.warns(
+        UserWarning, match=r"^all pixels are equal in 1 of 40 images, the first of which is image 31 \(scan-31"
+    ):
         open_images(np.where(np.arange(40)[:, None, None, None] == 31, 0, images[:, :4, :4, :1]), tmp_path, (0, 255))
+
+
+def test_the_image_is_named_also_where_others_were_left_out(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+    images[[7, 31], ..., 2] = 0
+    source = NamedDataset(list(images))
+    source.broken = {0, 3, 9}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        open_data(source, DataSettings(cache=tmp_path, workers=1), [(8, 8)], 0)
+    assert any("in 2 of 37 images, first in image 7 (scan-7.npy): nothing" in str(each.message) for each in said)
+
+
+def test_the_rows_of_the_copies_belong_to_the_images_that_were_kept() -> None:
+    for skipped in ([], [0], [0, 1, 2], [3, 4, 9], [9]):
+        kept = [image for image in range(10) if image not in skipped]
+        assert [find_image_of_row(row, skipped) for row in range(len(kept))] == kept
 
 
 def test_what_is_cut_off_of_other_data_is_said_too(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A plugin for tests of ablations: a metric, a launcher that runs trials in this process, and a loss that diverges."""
+"""A plugin for tests of ablations: a metric, a launcher that runs trials in this process, a loss that
+diverges, and a switch that keeps runs small."""
 
 from __future__ import annotations
 
@@ -90,10 +91,26 @@ class Diverging(Hinge):
         return terms
 
 
+class Keeping:
+    """A switch that never lets the run leave a stage."""
+
+    def __init__(self, stage: int = 0) -> None:
+        self.stage = stage
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return progress
+
+    @hookimpl
+    def should_advance(self, stage: object) -> bool | None:
+        return False if stage.index == self.stage else None  # type: ignore[attr-defined]
+
+
 @hookimpl
 def components() -> list[Component]:
     return [
         Component("metrics", "Gap", Gap),
         Component("launchers", "Here", Here),
         Component("losses", "Diverging", Diverging),
+        Component("switches", "Keeping", Keeping),
     ]

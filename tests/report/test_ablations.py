@@ -17,7 +17,14 @@ from helpers.reporting import Page, train_pair
 
 from pggan_kit.report import write_report
 from pggan_kit.report.ablation_record import read_ablation, read_analysis
-from pggan_kit.report.ablation_sections import plot_results, seeds_section, state_answer, tabulate_variants
+from pggan_kit.report.ablation_sections import (
+    describe_measurement,
+    plot_results,
+    result_section,
+    seeds_section,
+    state_answer,
+    tabulate_variants,
+)
 
 WITHOUT_A_NAME = {name: value for name, value in CONTRAST.items() if name != "against"}
 
@@ -98,6 +105,35 @@ def test_failed_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> 
     ]
 
 
+def test_the_page_says_what_was_measured_its_floor_and_why_runs_failed(results: Path) -> None:
+    plan = json.loads((results / "plan.json").read_text())
+    config = (
+        "train.metrics = [@metrics.FrechetDistance()]\nmetrics.FrechetDistance.features = @features.Own()\n"
+        "evaluation.count = 700\nfeatures.Own.width = 3\ntrain.seed = 0\n"
+    )
+    more = {"base": "tiny.gin", "configs": {"soft": config}}
+    (results / "plan.json").write_text(json.dumps({**plan, **more, "evaluation": ["evaluation.count = 500"]}))
+    analysis = {"contrasts": [], "failed": [["hard", 2, "ended at 7x7, not at 28x28"], ["hard", 3, "NaN"]]}
+    (results / "analysis.json").write_text(json.dumps(analysis))
+    ablation = read_ablation(results)
+    section = result_section(ablation, read_analysis(ablation))
+    assert section.texts == [
+        "Each run is the experiment tiny.gin with the bindings of its variant. Its values were measured with "
+        "evaluation.count = 500; train.metrics = [@metrics.FrechetDistance()]; metrics.FrechetDistance.features = "
+        "@features.Own(); features.Own.width = 3.",
+        "Failed: hard 2: ended at 7x7, not at 28x28.",
+        "Failed: hard 3: NaN.",
+    ]
+    variants = section.tables[0]
+    assert variants.head[-1] == "noise floor" and [row[-1] for row in variants.rows] == [1.0, 1.0]
+
+    # An evaluation that chooses metrics uses nothing of the experiment's own.
+    chosen = ["train.metrics = [@metrics.SlicedWasserstein()]"]
+    (results / "plan.json").write_text(json.dumps({**plan, **more, "evaluation": chosen}))
+    described = describe_measurement(read_ablation(results))
+    assert described.endswith("evaluation.count = 700; train.metrics = [@metrics.SlicedWasserstein()].")
+
+
 def test_an_endpoint_without_logarithm(results: Path) -> None:
     """The plan records its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
     plan = json.loads((results / "plan.json").read_text())
@@ -109,7 +145,7 @@ def test_an_endpoint_without_logarithm(results: Path) -> None:
     assert ablation.final()["hard"] == {0: -8.0, 1: 18.0}
 
     shown = tabulate_variants(ablation)
-    assert shown.head[4:] == ["FID, mean", "sd"] and shown.rows[1][1:5] == ["variant", 3, 1, 5.0]
+    assert shown.head[4:] == ["FID, mean", "sd", "noise floor"] and shown.rows[1][1:5] == ["variant", 3, 1, 5.0]
     write_report([results], results / "a.html")
     page = Page(results / "a.html")
     assert "paired difference in FID" in " ".join(page.alts)
@@ -121,8 +157,8 @@ def test_a_run_that_never_reached_the_quality_is_no_failure_and_leaves_no_mean(r
     lines = [f"{table[0]},censored", *(f"{line}," for line in table[1:]), "hard,2,2,40,FID,,0,abc,a CPU,0,40"]
     (results / "results.csv").write_text("\n".join(lines) + "\n")
     shown = tabulate_variants(read_ablation(results))
-    assert shown.head[-1] == "never reached"
-    assert shown.rows[1][2:] == [3, 0, None, None, 1] and shown.rows[0][2:5] == [2, 0, 6.0]
+    assert shown.head[-2:] == ["never reached", "noise floor"]
+    assert shown.rows[1][2:] == [3, 0, None, None, 1, 1.0] and shown.rows[0][2:5] == [2, 0, 6.0]
     (figure,) = plot_results(read_ablation(results))
     assert "Geometric means of the runs that reached the quality: " in figure.alt
 

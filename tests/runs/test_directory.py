@@ -281,3 +281,9 @@ def test_a_folder_that_is_a_link_is_said(train: Callable[..., Any], stub: str) -
     with pytest.warns(UserWarning, match=r"run/checkpoints is a link: its files are read and written in .*disk"):
         resume("run", plugins=[stub])
     assert json.loads(Path("disk/manifest.json").read_text())
+
+
+def test_a_run_shows_its_folder_without_the_detours_of_how_it_was_named(train: Callable[..., Any]) -> None:
+    Path("elsewhere").mkdir()
+    run = train("schedule.sizes = (4,)", run_dir="elsewhere/../run")
+    assert run.directory == Path.cwd() / "run"
