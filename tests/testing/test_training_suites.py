@@ -338,6 +338,28 @@ class ForgetsBetweenTicks(Counts):
         return {"count": self.ticked}
 
 
+@defect(
+    suites.SwitchSuite, "test_stops_exactly", r"ForgetsWhatItSaw\.seen is \d at the end of a run without a break, and"
+)
+class ForgetsWhatItSaw(Ramp):
+    """It counts ticks, of which only a longer run has so many that they decide."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.seen = 0
+
+    @hookimpl
+    def after_tick(self) -> None:
+        self.seen += 1
+
+    @hookimpl
+    def should_advance(self) -> bool | None:
+        return True if self.seen >= 100 else None
+
+
 @defect(suites.SwitchSuite, "test_resumes_exactly", "does not end where one without a break does")
 class ChangesTwice(Ramp):
     """It changes a weight where a stage continues, too."""

@@ -185,7 +185,7 @@ SMALL = {
 @pytest.mark.usefixtures("few_calibrations")
 def test_nudged_runs_drift_apart_in_bfloat16_too(architecture: str, train: Callable[..., Any]) -> None:
     """A control that changes no bit of what is computed would say that chance does nothing."""
-    low = ("train.precision = 'bfloat16'", "schedule.total_images = 20")
+    low = ("train.precision = 'bfloat16'", "schedule.total_images = 32")
     settings = [f"architectures.{architecture}.{name} = {value}" for name, value in SMALL[architecture].items()]
     low = (*low, f"train.architecture = @architectures.{architecture}()", *settings)
     base = "\n".join(line for line in TINY.splitlines() if "architectures." not in line)
