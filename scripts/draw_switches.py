@@ -35,7 +35,7 @@ ROWS = (
     ("cosine fade", "switch_demo", "cosine"),
     ("linear fade, one weight nudged", "switch_demo", "nudged"),
     ("no growing, as much arithmetic", "switch_demo", "no_growing"),
-    ("no growing, emoji, about as much time", "emoji", "whole"),
+    ("no growing, emoji, the recipe's rate", "emoji", "whole"),
 )
 """Label, folder of the results, and variant, which is compared with the linear fade of the same folder."""
 

@@ -77,6 +77,24 @@ def test_the_page_has_the_figures_of_the_analyses(folder: Path) -> None:
         assert f"{contrast['mean']:+.{places}f} [{low:+.{places}f}, {high:+.{places}f}]" in page
 
 
+def test_the_page_has_the_figures_of_other_learning_rates() -> None:
+    values = {}
+    with open(RESULTS / "emoji/rates.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            values[row["variant"], row["rate"], int(row["images"]), int(row["seed"]), row["metric"]] = float(
+                row["value"]
+            )
+    page = (RESULTS / "README.md").read_text("utf-8")
+    sides = [(("8e-3", 43_000), "8e-3"), (("4e-3", 47_200), "4e-3"), (("4e-3", 47_200), "8e-3")]
+    for (rate, images), linear_rate in sides:
+        for metric in ("FID", "FID_b", "SWD"):
+            whole = np.log([values["whole", rate, images, seed, metric] for seed in range(3)])
+            linear = np.log([values["linear", linear_rate, 75_000, seed, metric] for seed in range(3)])
+            mean = np.mean(whole - linear)
+            low, high = stats.t.interval(0.95, 2, loc=mean, scale=stats.sem(whole - linear))
+            assert f" {mean:+.3f} [{low:+.3f}, {high:+.3f}] |" in page
+
+
 def test_the_picture_of_the_first_page_is_drawn_from_the_analyses() -> None:
     script = load_module(ROOT / "scripts/draw_switches.py")
     shown = script.read_numbers(script.PICTURE.read_text("utf-8"))
