@@ -91,4 +91,8 @@ def _describe_difference(old_plan: Plan, new_plan: Plan) -> str:
 
 def _have_other_text(old: Any, new: Any) -> bool:
     """Return whether two values differ in a file, as 3 and 3.0 do, which are equal."""
-    return json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True)
+    return _write_text(old) != _write_text(new)
+
+
+def _write_text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)

@@ -16,7 +16,7 @@ CHUNK_BYTES = 64 << 20
 """Maximum bytes of a level that are read at once."""
 
 
-ADVICE = "nothing is changed; look at them, and leave them out of the data where that is a fault"
+ADVICE = "nothing is changed; where it is a fault, leave them out of the data"
 """What to do about images that have one number alone."""
 
 

@@ -165,7 +165,10 @@ def _find_parameter(component: object, attribute: str) -> str:
 
     Where a component has a method of the parameter's name, its attribute has a word before it.
     """
-    parameters = inspect.signature(type(component)).parameters
+    try:
+        parameters = inspect.signature(type(component)).parameters
+    except ValueError:  # classes that are not written in Python may have none
+        return attribute
     if attribute in parameters:
         return attribute
     return next((name for name in parameters if attribute.endswith(f"_{name}")), attribute)

@@ -66,7 +66,7 @@ DEMO = {"switch_demo", "preserving_demo"}
 OF_THE_DEMO = ["train.metrics = []", "evaluation.dataset = None"]
 """What makes them small: nothing is measured on the way."""
 
-RECIPES = {"tutorial", "stacked_mnist", "emoji"}
+RECIPES = {"tutorial", "stacked_mnist", "emoji", "emoji_rates", "small"}
 """Ablations of recipes with settings and half-lives of their own, whose averages are young at the end of the run."""
 
 
@@ -95,6 +95,7 @@ APART = {
     "switch_demo": {"no_growing"},
     "stacked_mnist": {"no_growing"},
     "emoji": {"whole"},
+    "emoji_rates": {"linear", "whole"},
 }
 """Variants that are trained from scratch; of `loss` and `table1` all are."""
 
@@ -103,7 +104,7 @@ MORE_IMAGES_OR_FEWER = {"no_growing", "whole_equal_compute", "whole"}
 
 def make_small(name: str, digits: Path, folder: Path) -> list[str]:
     """Return the bindings with which an ablation is small and has data; its other files are written to a folder."""
-    if name == "emoji":
+    if name.startswith("emoji"):
         (folder / "emoji" / "pictures").mkdir(parents=True)
         for number in range(8):
             image = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -115,12 +116,21 @@ def make_small(name: str, digits: Path, folder: Path) -> list[str]:
     if name == "stacked_mnist":
         return [f"datasets.StackedMNIST.folder = {str(digits)!r}", "datasets.StackedMNIST.length = 64"]
     of_digits = [f"datasets.MNIST.folder = {str(digits)!r}"]
-    if name == "tutorial":
+    if name in ("tutorial", "small"):
         return of_digits
     return [*of_digits, *(OF_THE_DEMO if name in DEMO else ["WIDTH = 4"])]
 
 
-ALIKE = {"fade_length", "fade_paths", "growing", "optimizer_reset", "preserving", "preserving_demo", "resampling"}
+ALIKE = {
+    "fade_length",
+    "fade_paths",
+    "growing",
+    "optimizer_reset",
+    "preserving",
+    "preserving_demo",
+    "resampling",
+    "emoji_rates",
+}
 """Ablations whose variants differ from those of others in parts that have tests of their own: slow tests train them."""
 
 
@@ -145,7 +155,7 @@ def check_ablation(path: Path, digits: Path, tmp_path: Path, monkeypatch: pytest
     Variants that differ only later share a trunk, and all reset their optimizers alike.
     """
     monkeypatch.chdir(tmp_path)
-    plugins = [EMOJI_PLUGIN] if path.stem == "emoji" else []
+    plugins = [EMOJI_PLUGIN] if path.stem.startswith("emoji") else []
     plan = plan_reading.read_plan(path, [*SMALL, *make_small(path.stem, digits, tmp_path)], plugins)[0]
     assert plan.primary == ("ModesCovered" if path.stem == "stacked_mnist" else "FID") and plan.confirmatory
     check_resets(plan)

@@ -313,12 +313,14 @@ def test_places_are_the_parts_of_an_experiment() -> None:
 
 
 UNDOCUMENTED = {
+    "ENCODER",
     "EncoderCall",
     "EncoderTerms",
     "FADE",
     "Interval",
     "LARGEST_WIDTH",
     "MOMENTS",
+    "NETS",
     "STABLE",
     "__version__",
     "Critic",

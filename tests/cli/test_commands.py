@@ -183,7 +183,7 @@ def test_a_run_directory_that_is_taken_is_refused(
     Path("full").mkdir()
     Path("full/file").touch()
     refused(cli(*args, "full"), r"--run-dir full is not empty")
-    refused(cli(*args, "full/file"), r"--run-dir full/file is not empty")
+    refused(cli(*args, "full/file"), r"--run-dir full/file is no folder")
     refused(cli(*args, "full/file/below"), r"cannot make a run directory at full/file/below")
     Path("empty").mkdir()
     assert cli(*args, "empty").exit_code == 0
@@ -392,7 +392,9 @@ def test_data_build_makes_the_copies_that_training_uses(
     result = cli("data", "build", tiny(), "--plugin", stub)
     assert result.exit_code == 0, result.stderr
     assert re.search(r"^\d+ images; at 4x4, 8x8, 16x16 in ", result.stdout)
-    assert re.search(r"^size in the files: 16x16\nkept as: uint8, 1 channel\n", result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^size in the files, height x width: 16x16\nkept as: uint8, 1 channel\n", result.stdout, re.MULTILINE
+    )
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.npy")}
     assert len(made) >= 3
     assert cli("train", "tiny.gin", "--plugin", stub).exit_code == 0

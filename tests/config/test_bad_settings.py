@@ -197,7 +197,7 @@ RANGES = [
     ("schedule.batch_size", "True", "must be a whole number"),
     ("schedule.fade_images", "-1", "must be at least 0, and is -1"),
     ("schedule.fade_images", "'3 weeks'", "like '3000 steps' or '2 epochs'"),
-    ("schedule.fade_images", f"'1{'0' * 400} epochs'", "must be at most 9223372036854775807 images, and is inf"),
+    ("schedule.fade_images", f"'1{'0' * 400} epochs'", "must be at most 9223372036854775807 images, and is more"),
     ("schedule.stable_images", "{4: -1, 8: 3}", "must be at least 0, and is -1"),
     ("schedule.stable_images", "{4: 1, 8: 'x'}", "like '3000 steps'"),
     ("schedule.total_images", "0", "must be above 0"),

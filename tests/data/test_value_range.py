@@ -135,7 +135,7 @@ def test_a_band_that_is_missing_is_said_with_the_image_that_lacks_it(kind: str, 
         open_data(NamedDataset(list(images), name=kind), settings, [(4, 4), (8, 8)], 0)
     expected = (
         "channel 2 has one number alone, as a band that is missing, in 2 of 40 images, first in image 7 (scan-7.npy): "
-        "nothing is changed; look at them, and leave them out of the data where that is a fault"
+        "nothing is changed; where it is a fault, leave them out of the data"
     )
     assert [str(warning.message) for warning in said] == [expected]
     with pytest.warns(

@@ -542,8 +542,13 @@ class PressesCtrlC:
 
 
 def test_ctrl_c_ends_a_suite_and_is_not_taken_for_a_defect() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        make_suite(suites.ObserverSuite, PressesCtrlC).test_trains_through_a_fade()
+    # A process in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_suite(suites.ObserverSuite, PressesCtrlC).test_trains_through_a_fade()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_every_kind_has_a_suite_and_a_defect() -> None:

@@ -380,7 +380,9 @@ def test_rows_of_table_1(row: str, folder: str) -> None:
     assert norms == (("batch", "layer") if classic else ("pixel" if row in "gh" else "none", "none"))
     assert architecture.generator_layers.kind == ("relu" if classic else "leaky_relu")
     assert architecture.discriminator_layers.kind == "leaky_relu"
-    assert (architecture.output, architecture.latent_norm) == (("tanh", False) if classic else ("linear", True))
+    assert (architecture.output, architecture.latent_norm) == (
+        ("tanh_after_fade", False) if classic else ("linear", True)
+    )
     assert architecture.generator_layers.equalized_lr == architecture.discriminator_layers.equalized_lr
     assert architecture.generator_layers.equalized_lr == (row in "fgh")
     minibatch = {"e_star": "discrimination"}.get(row, "none" if row in "abcd" else "stddev")
