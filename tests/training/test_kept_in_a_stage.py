@@ -6,23 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers.ablation_plugin import Keeping
 
 from pggan_kit import Component, hookimpl
-
-
-class Holds:
-    """A switch that answers False in the stages from one on, and leaves the others to their budgets."""
-
-    def __init__(self, stage: int = 0) -> None:
-        self.stage = stage
-
-    @hookimpl
-    def fade_alpha(self, progress: float) -> float:
-        return progress
-
-    @hookimpl
-    def should_advance(self, stage: Any) -> bool | None:
-        return False if stage.index >= self.stage else None
 
 
 class EndsAt:
@@ -36,7 +22,7 @@ class EndsAt:
         return bool(state.images >= self.images)
 
 
-HOLDS = Component("switches", "Holds", Holds)
+HOLDS = Component("switches", "Holds", Keeping)
 MESSAGES = {
     0: r"^ended in stage 1 of 3, at 4x4: the switch never let it grow\. .* returns False",
     1: r"^ended in stage 2 of 3, at 8x8: the switch let it grow no further\. .* None leaves the end",
