@@ -4,6 +4,7 @@
 process. All three work in `tmp_path`, where `runs/` then lies.
 """
 
+import functools
 import gc
 import importlib.metadata
 import logging
@@ -139,6 +140,15 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return name
 
     return write
+
+
+@pytest.fixture
+def no_compiler_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs compile without a compiler: recordings are run as they are, in seconds less."""
+    from pggan_kit.training import loop
+    from pggan_kit.training.compiler import Compiler, keep_recording
+
+    monkeypatch.setattr(loop, "Compiler", functools.partial(Compiler, translate=keep_recording))
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def test_an_added_variant_that_differs_from_the_start_has_no_trunk(begun: Ablate
     assert plan_changes.compare_with_fixed(plan, Path("out")).exploratory_variants == ["fast"]
 
 
+@pytest.mark.slow
 def test_added_contrasts_need_no_more_seeds(begun: Ablate, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not corrected for: six seeds are enough for one planned contrast, and not for two."""
     monkeypatch.setattr("pggan_kit.ablation.settings.count_pairs_needed", st.count_pairs_needed)

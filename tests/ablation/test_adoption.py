@@ -208,6 +208,7 @@ def test_of_plugin_files_only_what_changes_numbers_is_compared(ablate: Ablate, f
 MEASURED = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
 
 
+@pytest.mark.slow
 def test_a_run_without_the_curves_and_averages_of_the_plan_is_refused(
     ablate: Ablate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

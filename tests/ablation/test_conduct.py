@@ -104,6 +104,7 @@ SEVERAL = (
 )
 
 
+@pytest.mark.slow
 def test_further_averages_and_curves_are_part_of_the_results(ablate: Ablate) -> None:
     """Curves have the ticks of the trunk too."""
     bindings = [SEVERAL, "ablate.seeds = (0,)", "ablate.averages = ['copy', 0.1]"]

@@ -166,6 +166,7 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     assert list_contents(folder) == written
 
 
+@pytest.mark.slow
 def test_averages_and_curves_of_finished_runs_may_be_compared(
     ablate: Callable[..., Any], cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:

@@ -125,10 +125,13 @@ ALIKE = {
     "fade_length",
     "fade_paths",
     "growing",
+    "loss",
     "optimizer_reset",
     "preserving",
     "preserving_demo",
     "resampling",
+    "switch_demo",
+    "table1",
     "emoji_rates",
 }
 """Ablations whose variants differ from those of others in parts that have tests of their own: slow tests train them."""

@@ -192,6 +192,7 @@ def test_a_metric_of_images_or_of_a_run() -> None:
             require_protocol(cls(), "metrics", "metrics.Mine")
 
 
+@pytest.mark.slow
 def test_an_ablation_compares_runs_by_it(tiny: Callable[..., str], cli: Callable[..., Any]) -> None:
     """As the primary and beside it; variants begin from a trunk, whose stage counts; one with other stages has none."""
     tiny("train.metrics = []")

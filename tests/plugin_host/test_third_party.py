@@ -111,6 +111,7 @@ def fresh(tmp_path: Path) -> Path:
     return fresh_python(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_supplies_a_loss_a_switch_and_an_observer(
     fresh: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str, tmp_path: Path
 ) -> None:

@@ -252,6 +252,7 @@ class Judge:
             self.measure(run)
 
 
+@pytest.mark.slow
 def test_through_a_fade_the_averaged_images_stay_digits(tmp_path: Path) -> None:
     """The demo, smaller. At first the new layers disturb the network itself, by a fifth here; then images improve.
 

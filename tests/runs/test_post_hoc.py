@@ -438,6 +438,7 @@ def test_a_width_out_of_range_is_a_setting_error(grown: tuple[Run, History]) -> 
         make(run, run.checkpoints.load_last(), 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the average of width")
 def test_the_best_width_is_chosen_on_tuning_data(
     kept: Path, cli: Callable[..., Result], refused: Callable[[Result, str], str]

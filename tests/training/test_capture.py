@@ -26,7 +26,6 @@ from pggan_kit.runs import learning_rate_tensors
 from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.replayed_graphs import ReplayedGraph, ReplayRecorder
 from pggan_kit.training import capture, host_work, loop, non_finite
-from pggan_kit.training.compiler import Compiler, keep_recording
 from pggan_kit.training.host_work import (
     EagerHostWork,
     InputBlock,
@@ -52,7 +51,11 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> ReplayRecorder:
     return made
 
 
-@pytest.mark.parametrize("case", CASES)
+ALIKE = ("path length", "resident", "bfloat16", "DiffAugment", "a filter for images")
+"""Cases that others hold in most parts: terms that are due at times, resident data, low precision."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in CASES])
 def test_a_captured_run_equals_an_eager_one(
     case: str, train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,11 +75,9 @@ def test_a_captured_run_equals_an_eager_one(
     assert recorder.forgotten >= 2
 
 
-def test_compiled_passes_run_inside_captured_steps(
-    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_compiler_needed")
+def test_compiled_passes_run_inside_captured_steps(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
     """The times of passes that were compiled are not those of graphs, so nothing is said of what compiling pays."""
-    monkeypatch.setattr(loop, "Compiler", functools.partial(Compiler, translate=keep_recording))
     log = compare_runs(train, "train.compile = 'always'")
     assert log.count("compiled the ") == 6
     assert "not captured" not in log

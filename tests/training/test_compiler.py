@@ -30,15 +30,12 @@ from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, make_stages
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_kit.testing.toys import ToyLoss, ToyOptimizer
-from pggan_kit.training import loop as training
 from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
-    Compiler,
     SeparateOutputs,
     compiling_pays,
     count_steps,
     describe_missing_compiler,
-    keep_recording,
     translate_to_machine_code,
 )
 from pggan_kit.training.recording import Recording
@@ -335,6 +332,7 @@ def test_compiling_that_raises_within_a_backward_pass_leaves_the_gradients_of_ea
         assert param.grad is not None and gradient is not None and torch.equal(param.grad, gradient)
 
 
+@pytest.mark.slow
 def test_terms_that_are_new_at_each_step_are_given_up() -> None:
     steps = Steps("always", update=Restless())
     steps.take(6)
@@ -399,12 +397,6 @@ class Compiling:
     def after_step(self, state: Any) -> None:
         if state.images == self.stop:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.fixture
-def no_compiler_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let runs compile without a compiler."""
-    monkeypatch.setattr(training, "Compiler", functools.partial(Compiler, translate=keep_recording))
 
 
 @pytest.mark.usefixtures("no_compiler_needed")

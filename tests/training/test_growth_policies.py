@@ -174,6 +174,7 @@ def test_a_slowed_piece_takes_shorter_steps() -> None:
         assert full.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_recorded_again_where_other_pieces_are_frozen(tmp_path: Path) -> None:
     """And they are the eager ones; a factor that moves alone compiles nothing again."""
     ends = {}

@@ -320,7 +320,7 @@ def list_accepted_errors(passes: Passes, seed: int) -> list[str]:
     return [name for name, run in wrong.items() if comparison.find_problem(run) is None]
 
 
-@pytest.mark.parametrize("loss", ["WGANGP", "Hinge"])
+@pytest.mark.parametrize("loss", ["WGANGP", pytest.param("Hinge", marks=pytest.mark.slow)])
 def test_wrong_steps_are_refused(loss: str) -> None:
     assert list_accepted_errors(make_passes(loss), seed=0) == []
 

@@ -309,6 +309,7 @@ def shorten(tmp_path: Path, fade: int) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_calibrations")
 def test_resumed_run_ends_equal_bit_for_bit_with_the_same_counter(tmp_path: Path) -> None:
     recipe = EXPERIMENTS / "tutorial_mnist.gin"

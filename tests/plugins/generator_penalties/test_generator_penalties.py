@@ -240,15 +240,16 @@ PENALTIES = {
 }
 
 
-ALONE = [name for name in PENALTIES if name != "all"]
+FADING_OR_ALONE = [(name, fading) for name in PENALTIES for fading in (False, True) if fading or name != "all"]
 
 
 def as_list(made: Any) -> list[Any]:
     return made if isinstance(made, list) else [made]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ALONE] + ["all"])
-@pytest.mark.parametrize("fading", [False, True])
+@pytest.mark.parametrize(
+    ("name", "fading"), [("all", False), *(pytest.param(*each, marks=pytest.mark.slow) for each in FADING_OR_ALONE)]
+)
 def test_compiled_steps_are_eager_ones(name: str, fading: bool) -> None:
     """The recording is used, and has the numbers of the eager steps bit for bit; it reads the running mean anew."""
     ends = []

@@ -166,6 +166,7 @@ def test_the_schedules_budget_is_the_most_where_none_is_given(train: Callable[..
     assert run.state.starts == run.schedule.planned_starts()
 
 
+@pytest.mark.slow
 def test_the_most_may_overdraw_the_budget(train: Callable[..., Any]) -> None:
     run = train(*LONG, *RISES, "switches.Plateau.most = 100", plugins=(RISING,))
     assert run.state.starts == [0, 100, 200]

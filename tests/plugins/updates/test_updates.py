@@ -314,6 +314,7 @@ class Greedy(Alternating):
         ({"compile": "always"}, 3),
     ],
 )
+@pytest.mark.usefixtures("no_compiler_needed")
 def test_a_lazy_penalty_is_computed_every_kth_time_whatever_is_drawn(
     chosen: dict[str, Any], n_critic: int, tmp_path: Path
 ) -> None:
