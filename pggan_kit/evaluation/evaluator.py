@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -241,7 +241,7 @@ class Evaluator:
         return descriptions
 
 
-def _require_finite_rows(metric: ImageMetric, description: Tensor, count: int) -> None:
+def _require_finite_rows(metric: ImageMetric, description: object, count: int) -> None:
     """Check that a metric describes each of `count` images by one row of finite numbers.
 
     A comparison with NaN is False, so that metrics would count such an image as one that differs from all others.
@@ -250,6 +250,11 @@ def _require_finite_rows(metric: ImageMetric, description: Tensor, count: int) -
         TrainingError: It does not.
     """
     name = f"metrics.{type(metric).__name__}"
+    if not isinstance(description, Tensor):
+        raise TrainingError(
+            f"{name}: describe() returned {description!r:.100}, and must return a tensor with a row for each image, or "
+            "None where the metric is not defined at this size"
+        )
     if description.dim() == 0 or len(description) != count:
         raise TrainingError(
             f"{name} describes {count} images by a tensor {tuple(description.shape)}: it must have one row for each"
@@ -279,7 +284,7 @@ def _compare(metric: ImageMetric, real: Tensor, fake: Tensor) -> dict[str, float
     seed_torch(derive(0, "compare"))
     comparing = f"comparing descriptions by metrics.{type(metric).__name__}"
     with report_activity(comparing), _name_failing_metric(metric, f"{tuple(fake.shape)}"):
-        values = {name: float(value) for name, value in metric.compare(real, fake).items()}
+        values = _read_values(metric, "compare", metric.compare(real, fake))
     _require_stated(metric, values)
     return values
 
@@ -304,10 +309,24 @@ def measure_run(metrics: Sequence[RunMetric], ends: Sequence[StageEnd], device: 
             measuring = f"measuring a run by metrics.{type(metric).__name__}"
             sizes = ", ".join(end.stage.size for end in ends) or "none"
             with report_activity(measuring), _name_failing_metric(metric, f"the ends of the stages {sizes}"):
-                own = {name: float(value) for name, value in metric.measure_run(ends).items()}
+                own = _read_values(metric, "measure_run", metric.measure_run(ends))
             _require_stated(metric, own)
             values = _merge_values(values, own)
     return [Value(name, value, None, None) for name, value in values.items()]
+
+
+def _read_values(metric: Metric, method: str, returned: object) -> dict[str, float]:
+    """Return the values that a method of a metric returned, as numbers.
+
+    Raises:
+        TrainingError: They are no dict.
+    """
+    if not isinstance(returned, Mapping):
+        raise TrainingError(
+            f"metrics.{type(metric).__name__}: {method}() returned {returned!r:.100}, and must return a dict of "
+            "numbers by name"
+        )
+    return {name: float(value) for name, value in returned.items()}
 
 
 def _require_stated(metric: Metric, values: Iterable[str]) -> None:

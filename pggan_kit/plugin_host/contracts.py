@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pggan_kit import hookspecs
-from pggan_kit.components import KINDS, VARIANTS
+from pggan_kit.components import KINDS, VARIANTS, Quantity
 from pggan_kit.errors import PluginError, did_you_mean, suggest
+from pggan_kit.schedule import Curve
 
 MARK = "@pggan_kit.hookimpl"
 """Decorator that marks a hook, as messages write it."""
@@ -25,6 +27,48 @@ HOOKS: dict[str, inspect.Signature] = {
 
 CHECKED_SPECIAL_METHODS = ("__call__", "__len__")
 """Special methods that a Protocol may demand; other names with an underscore are Python's own."""
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_interval(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_varying_number(value: object) -> bool:
+    values = list(value.values()) if isinstance(value, Mapping) else [value]
+    are_numbers = [isinstance(each, numbers.Real) and not isinstance(each, bool) for each in values]
+    return all(is_number or isinstance(each, Curve) for is_number, each in zip(are_numbers, values, strict=True))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return _is_list(value) and all(isinstance(item, str) for item in value)
+
+
+def _are_quantities(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(name, str) and isinstance(quantity, Quantity) for name, quantity in value.items())
+
+
+VALUE_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "every": (_is_interval, "a whole number of at least 1"),
+    "weight": (_is_varying_number, "a number, a curve, or a dict of these by image height"),
+    "penalties": (_is_list, "a list or tuple of penalties"),
+    "names": (_is_list_of_texts, "a list or tuple of texts"),
+    "classes": (_is_whole, "a whole number"),
+    "quantities": (_are_quantities, "a dict of Quantity objects by the names of values"),
+}
+"""Checks of the values of attributes that Protocols state, by the attribute's name, and what they must be.
+
+What has none here is True or False, or is checked where the experiment is made.
+"""
 
 
 def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
@@ -92,7 +136,8 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
         selector: Its name in messages.
 
     Raises:
-        PluginError: A method or attribute is missing, or a method does not take the Protocol's arguments.
+        PluginError: A method or attribute is missing, a method does not take the Protocol's arguments, or an attribute
+            has a value that the Protocol excludes.
     """
     protocol = KINDS[kind]
     refusal = f"{selector} is not a valid {protocol.__name__}"
@@ -111,6 +156,19 @@ def require_protocol(thing: Any, kind: str, selector: str) -> None:
     for name in getattr(protocol, "__annotations__", {}):
         if not hasattr(thing, name):
             raise PluginError(f"{refusal}: it has no attribute {name}")
+        if name in VALUE_CHECKS:
+            is_right, described = VALUE_CHECKS[name]
+            value = getattr(thing, name)
+            if not is_right(value):
+                raise PluginError(f"{refusal}: {name} must be {described}, not {value!r:.100}")
+
+    # The penalties of a loss have a Protocol of their own.
+    if kind == "losses":
+        for index, penalty in enumerate(thing.penalties):
+            name = f"{selector}.penalties[{index}]"
+            if isinstance(penalty, type):
+                raise PluginError(f"{name} is the class {penalty.__name__}: make an object of it, {penalty.__name__}()")
+            require_protocol(penalty, "penalties", f"{name} ({type(penalty).__name__})")
 
 
 def _list_methods(protocol: type) -> Iterator[tuple[str, Callable[..., Any]]]:

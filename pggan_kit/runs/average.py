@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -40,10 +40,16 @@ def compute_shares(average: Average, position: Position, age: int, images: int) 
 
     Raises:
         ConfigError: A setting of the average that moves is out of range.
-        TrainingError: The average gives another number of shares, or one outside of [0, 1].
+        TrainingError: The average gives no list, another number of shares, or one outside of [0, 1].
     """
     with name_place(f"the average {average.names[0]}", position):
-        shares = tuple(average.compute_shares(position, age, images))
+        given: object = average.compute_shares(position, age, images)
+    if not isinstance(given, Iterable):
+        raise TrainingError(
+            f"averages.{type(average).__name__}.compute_shares() returned {given!r:.100}, and must return a list of "
+            f"numbers in [0, 1], one for each of {', '.join(average.names)}"
+        )
+    shares = tuple(given)
     fits = len(shares) == len(average.names) and all(isinstance(share, float | int) for share in shares)
     if not fits or not all(0 <= share <= 1 for share in shares):
         piece = "an old piece" if age == OLD else f"a piece of age {age}"

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from pggan_kit.components import Loss, Scores
-from pggan_kit.errors import PluginError
-from pggan_kit.plugin_host.contracts import require_protocol
 from pggan_kit.testing.suite import StepSuite
 from pggan_kit.testing.support import are_equal, check_gradients, draw_noise, make_labels, measure_difference, require
 from pggan_kit.testing.toys import sum_terms
@@ -187,14 +185,6 @@ class LossSuite(StepSuite):
             for seed, scores in enumerate((real, fake)):
                 unchanged = are_equal(scores, self.scores(draw_noise(4, seed=seed)))
                 require(unchanged, f"{side}() changes the scores in place; others read them too")
-
-    def test_penalties(self) -> None:
-        """Require all of the loss's penalties to be penalties."""
-        for index, penalty in enumerate(self.make().penalties):
-            try:
-                require_protocol(penalty, "penalties", f"penalties[{index}] ({type(penalty).__name__})")
-            except PluginError as error:
-                raise AssertionError(str(error)) from error
 
 
 def _raise_own_logits(scores: Scores) -> Scores:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pggan_kit import Quantity
-from pggan_kit.components import ImageMetric
+from pggan_kit.components import ImageMetric, StageEnd
 from pggan_kit.errors import DataError, TrainingError
 from pggan_kit.evaluation.description_cache import DescriptionCache
-from pggan_kit.evaluation.evaluator import Evaluator, RealSet, draw_fakes
+from pggan_kit.evaluation.evaluator import Evaluator, RealSet, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
 
 
@@ -72,6 +73,17 @@ class Described(LearnedMetric):
         self.describe = describe  # type: ignore[method-assign,assignment]
 
 
+class EndsOfNothing:
+    """A metric of a run that returns what it is given."""
+
+    def __init__(self, returned: Any) -> None:
+        self.quantities = {"Ends": Quantity("lower")}
+        self.returned = returned
+
+    def measure_run(self, ends: Sequence[StageEnd]) -> Any:
+        return self.returned
+
+
 def describe_by_one_row(images: Tensor) -> Tensor:
     return images.mean((0, 1, 2))[None]
 
@@ -89,6 +101,7 @@ def describe_full_batches(images: Tensor) -> Tensor | None:
     [
         (describe_by_one_row, r"^metrics\.Described describes 4 images by a tensor \(1, 4\): it must have one row"),
         (describe_by_nan, r"^metrics\.Described describes images by NaN or infinite numbers"),
+        (lambda images: [0.0] * 4, r"^metrics\.Described: describe\(\) returned \[0\.0, .*, and must return a tensor"),
         (describe_full_batches, r"^metrics\.Described describes some batches and returns None for others"),
     ],
 )
@@ -98,6 +111,19 @@ def test_descriptions_that_cannot_be_compared_are_refused(
     evaluator = make_evaluator(tmp_path, Described(describe), count=5, batch_size=4)
     with pytest.raises(TrainingError, match=message):
         evaluator.measure((4, 4), [torch.zeros(4, 1, 4, 4), torch.zeros(1, 1, 4, 4)])
+
+
+@pytest.mark.parametrize("returned", [None, [1.0]])
+def test_comparisons_that_return_no_dict_are_refused(tmp_path: Path, returned: object) -> None:
+    metric = LearnedMetric()
+    metric.compare = lambda real, fake: returned  # type: ignore[method-assign,assignment,return-value]
+    says = r"^metrics\.LearnedMetric: compare\(\) returned .*, and must return a dict of numbers by name$"
+    with pytest.raises(TrainingError, match=says):
+        make_evaluator(tmp_path, metric, count=4).measure((4, 4), [torch.zeros(4, 1, 4, 4)])
+
+    ends = EndsOfNothing(returned)
+    with pytest.raises(TrainingError, match=r"^metrics\.EndsOfNothing: measure_run\(\) returned .* a dict"):
+        measure_run([ends], [], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])

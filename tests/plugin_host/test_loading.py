@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pggan_kit import Component, hookimpl
+from pggan_kit import Component, Position, Quantity, hookimpl
 from pggan_kit.api.prepare import prepare
-from pggan_kit.components import KINDS
+from pggan_kit.components import KINDS, VARIANTS
 from pggan_kit.errors import ConfigError, PluginError
 from pggan_kit.plugin_host import loading
 from pggan_kit.plugin_host.contracts import require_protocol
@@ -94,6 +95,81 @@ def test_a_method_set_on_the_instance_satisfies_a_protocol() -> None:
     loss.discriminator = lambda real: {}
     with pytest.raises(PluginError, match="must take real, fake"):
         require_protocol(loss, "losses", "losses.Mine")
+
+
+def make_penalty(**members: Any) -> Any:
+    """Return an object that satisfies the contracts of both kinds of penalty, except for what is replaced."""
+    good = {"weight": 1.0, "every": 1, "needs_noise": False, "__call__": lambda self, *given: None}
+    return type("Mine", (), {**good, **members})()
+
+
+def make_with_all_methods(kind: str, **members: Any) -> Any:
+    """Return an object with all methods that a kind, or the first of its variants, demands, and with these members."""
+    protocol = KINDS[kind]
+    demanding = [protocol, *VARIANTS.get(protocol, ())[:1]]
+    methods = {name: lambda *given: None for each in demanding for name in vars(each) if callable(vars(each)[name])}
+    methods = {name: method for name, method in methods.items() if not name.startswith("_") or name == "__len__"}
+    return type("Mine", (), {**methods, **members})()
+
+
+class Rises:
+    """A curve."""
+
+    def at(self, position: Position) -> float:
+        return position.progress
+
+
+WRONG_VALUES: list[tuple[str, str, Any, str]] = [
+    *(("penalties", "every", value, "a whole number of at least 1") for value in (0, -1, 1.5, True, "a", None)),
+    *(("penalties", "weight", value, "a number, a curve, or a dict") for value in (None, "x", {4: "x"}, True)),
+    *(("losses", "penalties", value, "a list or tuple of penalties") for value in (None, iter(()), make_penalty())),
+    *(("averages", "names", value, "a list or tuple of texts") for value in ("abc", None, [1], iter("a"))),
+    *(("metrics", "quantities", value, "a dict of Quantity objects") for value in (None, ["d"], {"d": "lower"})),
+    *(("metrics", "quantities", value, "a dict of Quantity objects") for value in ({1: Quantity("lower")},)),
+    *(("datasets", "classes", value, "a whole number") for value in (None, 2.0, "10")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "wanted"), WRONG_VALUES)
+def test_a_value_that_the_protocol_excludes_is_refused_by_name(kind: str, name: str, value: Any, wanted: str) -> None:
+    """Some were silent: a generator of penalties is empty after its first reader, and 1.5 divides only 3, 6, ..."""
+    makers = {"losses": make_loss, "penalties": make_penalty}
+    make = makers.get(kind, partial(make_with_all_methods, kind))
+    says = rf"^{kind}\.Mine is not a valid {KINDS[kind].__name__}: {name} must be {wanted}.*, not "
+    with pytest.raises(PluginError, match=says):
+        require_protocol(make(**{name: value}), kind, f"{kind}.Mine")
+
+
+@pytest.mark.parametrize("kind", ["penalties", "generator_penalties"])
+def test_penalties_may_have_whatever_their_settings_may_be(kind: str) -> None:
+    for weight in (2, 0.5, np.float32(0.5), Rises(), {4: 1.0, 8: Rises()}):
+        for every in (1, np.int64(16)):
+            require_protocol(make_penalty(weight=weight, every=every), kind, f"{kind}.Mine")
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        (make_loss(), r"penalties\[1\] \(Mine\) is not a valid Penalty: it has no __call__\(\)"),
+        (make_penalty(every=0), r"penalties\[1\] \(Mine\) is not a valid Penalty: every must be a whole number"),
+        (type(make_penalty()), r"penalties\[1\] is the class Mine: make an object of it, Mine\(\)"),
+    ],
+)
+def test_each_penalty_of_a_loss_keeps_its_own_protocol(penalty: Any, message: str) -> None:
+    loss = make_loss(penalties=[make_penalty(), penalty])
+    with pytest.raises(PluginError, match=rf"^losses\.Mine\.{message}"):
+        require_protocol(loss, "losses", "losses.Mine")
+
+
+def test_a_config_whose_penalty_is_never_due_is_refused(tiny: Callable[..., str], stub: str) -> None:
+    """The check is that of each component, made by gin or given as an object."""
+    with pytest.raises(PluginError, match=r"^penalties\.Mine is not a valid Penalty: every must be a whole number"):
+        prepare(
+            tiny("losses.Hinge.penalties = [@penalties.Mine()]"),
+            plugins=[stub, Component("penalties", "Mine", lambda: make_penalty(every=1.5))],
+        )
+    with pytest.raises(PluginError, match=r"^losses\.Mine_object is not a valid Loss: penalties must be a list"):
+        prepare(tiny(), plugins=[stub], parts={"train.loss": make_loss(penalties=iter(()))})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -163,6 +163,16 @@ def test_a_half_life_may_be_a_curve() -> None:
         HalfLife({4: Halving(), 8: -1})
 
 
+def test_an_average_that_gives_no_list_of_shares_is_refused_by_name(tmp_path: Path) -> None:
+    class Forgets(Copy):
+        def compute_shares(self, position: Position, age: int, images: int) -> Any:
+            return None
+
+    says = r"^averages\.Forgets\.compute_shares\(\) returned None, and must return a list of numbers in "
+    with pytest.raises(TrainingError, match=says):
+        make_run(Forgets(), "average", tmp_path, {"averages": [Forgets()]})
+
+
 @pytest.mark.parametrize("shares", [(), (0.5, 0.5), (1.5,), (-0.1,), ("half",), (math.nan,)])
 def test_shares_that_are_none_are_refused_with_the_averages_name(shares: tuple[Any, ...], tmp_path: Path) -> None:
     class Odd(Copy):

@@ -147,7 +147,7 @@ class InPlace(ToyLoss):
         return {"logistic": F.softplus(-fake.score.mul_(2)).mean()}
 
 
-@loss_defect("test_penalties", r"penalties\[0\] \(object\) is not a valid Penalty")
+@loss_defect("test_keeps_its_protocol", r"penalties\[0\] \(object\) is not a valid Penalty")
 class BadPenalties(ToyLoss):
     def __init__(self) -> None:
         self.penalties = (object(),)  # type: ignore[assignment]
