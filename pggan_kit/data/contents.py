@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from pggan_kit.components import Dataset
@@ -11,6 +12,9 @@ from pggan_kit.schedule import Stage
 
 CLASS_LIMIT = 1_000_000
 """Maximum number of classes: where there are more, labels are numbers of something else, such as dates."""
+
+SHOWN_NAMES = 5
+"""Maximum number of class names in a message."""
 
 
 def get_left_out(dataset: Dataset) -> dict[str, int]:
@@ -49,12 +53,16 @@ def check_classes(dataset: Dataset) -> None:
 def number_classes(dataset: Dataset, training: Dataset) -> list[int]:
     """Return the training data's number of each class of an evaluation's data: by its name where both have names.
 
+    Where one of both has names, these are numbers (sub-folders `0` to `9`); else classes are matched by their places,
+    with a warning.
+
     Args:
         dataset: Data set of the evaluation.
         training: Training data, with labels.
 
     Raises:
-        DataError: There are no labels, or there is a class that the training data lack.
+        DataError: There are no labels, there is a class that the training data lack, or nothing tells which class is
+            which.
     """
     if not dataset.classes:
         raise DataError(
@@ -62,16 +70,27 @@ def number_classes(dataset: Dataset, training: Dataset) -> list[int]:
             "training data's classes"
         )
 
-    # A number alone says which class is meant where one of both has no names.
     names = get_class_names(dataset)
-    number_of = {name: number for number, name in enumerate(get_class_names(training))}
-    if not names or not number_of:
-        if dataset.classes > training.classes:
-            raise DataError(
-                f"evaluation.dataset has {dataset.classes} classes, and the training data {training.classes}: leave "
-                "out the images of others"
-            )
+    training_names = get_class_names(training)
+    if not names and not training_names and dataset.classes > training.classes:
+        raise DataError(
+            f"evaluation.dataset has {dataset.classes} classes, and the training data {training.classes}: leave out "
+            "the images of others"
+        )
+    if not names and not training_names:
         return list(range(dataset.classes))
+
+    # Sub-folders are often called by the class numbers that an array holds. An empty one has no place among them.
+    if names and not training_names and _are_numbers(names, training.classes):
+        return [int(name) for name in names]
+    if training_names and not names and _are_numbers(training_names, max(training.classes, dataset.classes)):
+        names = [str(number) for number in range(dataset.classes)]
+        training_names = [str(int(name)) for name in training_names]
+    if not names or not training_names:
+        _warn_of_places(dataset, training)
+        return list(range(dataset.classes))
+
+    number_of = {name: number for number, name in enumerate(training_names)}
     for name in names:
         if name not in number_of:
             raise DataError(
@@ -79,6 +98,39 @@ def number_classes(dataset: Dataset, training: Dataset) -> list[int]:
                 "images out"
             )
     return [number_of[name] for name in names]
+
+
+def _are_numbers(names: Sequence[str], classes: int) -> bool:
+    """Return whether the names of classes are different numbers below a number of classes."""
+    if not all(name.isascii() and name.isdigit() for name in names):
+        return False
+    numbers = {int(name) for name in names}
+    return len(numbers) == len(names) and max(numbers) < classes
+
+
+def _warn_of_places(dataset: Dataset, training: Dataset) -> None:
+    """Warn that classes are matched by their places, where only one of two data sets has names for them.
+
+    Raises:
+        DataError: They have different numbers of classes.
+    """
+    named = "evaluation.dataset"
+    other = "the training data"
+    names = get_class_names(dataset)
+    if not names:
+        named, other = other, named
+        names = get_class_names(training)
+    listed = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    advice = f"give {other} the same names, or call the classes of {named} by their numbers from 0"
+    if dataset.classes != training.classes:
+        raise DataError(
+            f"evaluation.dataset has {dataset.classes} classes, and the training data {training.classes}, and "
+            f"{named} alone gives them names ({listed}), so that nothing tells which is which: {advice}"
+        )
+    warnings.warn(
+        f"classes are matched by their places, since {named} alone gives them names ({listed}): {advice}",
+        stacklevel=3,
+    )
 
 
 def check_stages(dataset: Dataset | None, stages: Sequence[Stage]) -> None:

@@ -26,17 +26,40 @@ def test_classes_are_found_by_their_names() -> None:
     assert number_classes(NamedDataset("fish", "cat"), training) == [2, 0]
 
 
-def test_classes_without_names_are_their_numbers() -> None:
-    training = NamedDataset("cat", "dog", "fish")
-    assert number_classes(make_random_dataset(classes=2), training) == [0, 1]
-    assert number_classes(NamedDataset("b", "a"), make_random_dataset(classes=2)) == [0, 1]
+def test_without_names_classes_are_their_numbers() -> None:
+    assert number_classes(make_random_dataset(classes=2), make_random_dataset(classes=3)) == [0, 1]
+    with pytest.raises(DataError, match="has 4 classes, and the training data 3"):
+        number_classes(make_random_dataset(classes=4), make_random_dataset(classes=3))
+
+
+def test_names_that_are_numbers_are_those_of_data_without_names() -> None:
+    # A sub-folder without images has no place among the names.
+    assert number_classes(NamedDataset("0", "2"), make_random_dataset(classes=3)) == [0, 2]
+    assert number_classes(NamedDataset("00", "01"), make_random_dataset(classes=3)) == [0, 1]
+    assert number_classes(make_random_dataset(classes=2), NamedDataset("1", "2", "0")) == [2, 0]
+    with pytest.raises(DataError, match="has a class '1', which the training data lack"):
+        number_classes(make_random_dataset(classes=3), NamedDataset("0", "2"))
+
+
+def test_where_one_of_both_has_names_classes_are_matched_by_place_and_that_is_said() -> None:
+    with pytest.warns(UserWarning, match=r"by their places, since evaluation\.dataset alone gives them names \(b, a\)"):
+        assert number_classes(NamedDataset("b", "a"), make_random_dataset(classes=2)) == [0, 1]
+    with pytest.warns(UserWarning, match="by their places, since the training data alone gives"):
+        assert number_classes(make_random_dataset(classes=2), NamedDataset("1", "2")) == [0, 1]
+    with pytest.raises(DataError, match="2 classes, and the training data 3, and evaluation.dataset alone gives"):
+        number_classes(NamedDataset("b", "a"), make_random_dataset(classes=3))
+    with pytest.raises(DataError, match="2 classes, and the training data 3, and the training data alone"):
+        number_classes(make_random_dataset(classes=2), NamedDataset("cat", "dog", "fish"))
 
 
 @pytest.mark.parametrize(
     ("dataset", "complaint"),
     [
         (make_random_dataset(), "evaluation.dataset has no labels"),
-        (make_random_dataset(classes=4), "has 4 classes, and the training data 3"),
+        (
+            make_random_dataset(classes=4),
+            "has 4 classes, and the training data 3, and the training data alone gives them names",
+        ),
         (NamedDataset("ant", "cat"), "has a class 'ant', which the training data lack"),
     ],
 )
