@@ -24,6 +24,7 @@ from pggan_kit.data.contents import (
     list_content_warnings,
     number_classes,
 )
+from pggan_kit.data.image_kinds import find_image_kind
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
@@ -80,7 +81,8 @@ class Prepared:
         plugins: the loaded plugins.
         built: the experiment and its components.
         objects: selectors of the components that were given as objects, by their places in the experiment.
-        values: map of the data's numbers to [-1, 1] that a run has recorded; None where there is no run yet.
+        values: map of the data's numbers to [-1, 1] that a run has recorded, or the one from which a new run begins;
+            None where there is none.
     """
 
     config: Config
@@ -229,11 +231,18 @@ class Prepared:
     def data(self, schedule: Schedule) -> Data:
         """Return the data set at all stages' sizes, made or read from the cache.
 
+        A range that is measured (`data.value_range = 'min_max'`) is that of `values`, where these are of the data's
+        type: networks that were trained with a range keep it.
+
         Args:
             schedule: the stages.
         """
         experiment = self.built.experiment
-        return _open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed)
+        values = None
+        if self.values is not None and experiment.data.measures_range:
+            has_same_type = find_image_kind(experiment.dataset).type == self.values.kind
+            values = self.values if has_same_type else None
+        return _open_data(experiment.dataset, experiment.data, schedule.stages, experiment.seed, values)
 
     @names_component("preparing the evaluation")
     def evaluator(self, stages: Sequence[Stage], device: torch.device, data: Data | None = None) -> Evaluator | None:

@@ -37,7 +37,8 @@ def restore_stage_ends(
         device: Device on which the generators draw.
         plugins: Plugins for the runs that it began from, instead of the plugin files that those used.
         parts: New objects for those that these runs were begun with; None where there were none.
-        say: Receiver of one sentence for each checkpoint that is damaged, or run that is not there any more.
+        say: Receiver of one sentence for each checkpoint that is damaged, or run that is not there any more or whose
+            images are in other units.
 
     Raises:
         RunError: A checkpoint does not fit its run's config.
@@ -48,6 +49,13 @@ def restore_stage_ends(
         own = prepared
         if ancestor is not files:
             own, _ = prepare_run(ancestor.path, plugins, parts, needs_data=False)
+            # Images in [-1, 1] are compared, where each stands for the units of its own run.
+            if own.values != prepared.values:
+                say(
+                    f"{ancestor.path}: its images are in other units ({own.values}, and here {prepared.values}), and "
+                    "its stages are left out"
+                )
+                continue
         schedule = own.resolve_schedule()
         identity = own.identify_networks(schedule)
         for saved in ancestor.checkpoints(say=say).load_kept():

@@ -11,11 +11,13 @@ from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
 from pggan_kit.errors import UserError
 from pggan_kit.growth.averages import list_names
+from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.runs.branches import (
     BranchPoint,
+    check_data,
     copy_average_snapshots,
     describe_branch,
     describe_stem,
@@ -107,6 +109,7 @@ def _train(
     distributed.join_group()
     prepared = prepare(config, bindings, plugins, parts, absolute_paths=True)
     origins = _find_origins(start_from, stem)
+    prepared = replace(prepared, values=origins.values)
     run, data, saved = _begin_run(prepared, run_dir, origins)
     record.attach(run.files)
     record.follow(run)
@@ -140,6 +143,23 @@ class _Origins:
     point: BranchPoint | None
     stem: BranchPoint | None
     warnings: list[str]
+
+    @property
+    def values(self) -> ValueMap | None:
+        """Map of the numbers of the data that the networks learned from; None where there are no origins."""
+        if self.point is not None:
+            return self.point.values
+        return None if self.stem is None else self.stem.values
+
+    def check_data(self, prepared: Prepared, data: Data) -> list[str]:
+        """Check that the new run's data suit them, and return what differs; see `check_data`."""
+        nets = prepared.built.experiment.nets
+        conditional = any(prepared.built.experiment.find_architecture(net).conditional for net in nets)
+        notes = []
+        for place in (self.point, self.stem):
+            if place is not None:
+                notes += check_data(place, data, conditional)
+        return notes
 
     def load(self, own: Identity, state: TrainState, hooks: Hooks) -> tuple[Snapshot | None, list[str]]:
         """Load them into a new state; return the snapshot that the run goes on from, and what was not loaded."""
@@ -189,6 +209,7 @@ def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins
     own = identify_experiment(prepared.built.settings, schedule, data)
     evaluator = prepared.evaluator(schedule.stages, state.device, data)
     saved, notes = origins.load(own, state, hooks)
+    notes = [*origins.check_data(prepared, data), *notes]
 
     # From here on there is a folder, whose log has what was noticed before.
     files = _make_directory(prepared, run_dir, origins.describe(state.images), data, schedule)

@@ -33,8 +33,8 @@ class DataSettings:
             are copied batch by batch, one batch ahead. None for a quarter of the free memory; 0 to copy always.
         value_range: Numbers of the data that become -1 and 1; what is outside is clipped. A pair (low, high), a pair
             for each channel, `'min_max'` for the smallest and the largest number of each channel, or `('percentile',
-            0.5, 99.5)`; these two are computed once, from the largest size. None for 0 and 255 of bytes; other types
-            need a range.
+            0.5, 99.5)`; these two are computed once, from the largest size, and a run that begins from another one has
+            its range. None for 0 and 255 of bytes; other types need a range.
 
     Raises:
         SettingError: A setting is out of range.
@@ -59,6 +59,12 @@ class DataSettings:
         check_at_least("workers", self.workers, 1, instead="None for one per core", whole=True)
         check_at_least("device_memory", self.device_memory, 0)
         parse_value_range(self.value_range)
+
+    @property
+    def measures_range(self) -> bool:
+        """Return whether the range of numbers is measured in the images."""
+        parsed = parse_value_range(self.value_range)
+        return parsed is not None and isinstance(parsed[0], str)
 
     def count_threads(self) -> int:
         """Return the number of threads that `workers` stands for."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.growth.fade import NETS, Fade
+from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.runs.checkpoint_identity import Identity, read_discriminator_size, require_branch_fits
 from pggan_kit.runs.checkpoints import Say
@@ -24,6 +25,7 @@ from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE, Schedule
 
 if TYPE_CHECKING:
+    from pggan_kit.data.sampler import Data
     from pggan_kit.plugin_host.hooks import Hooks
     from pggan_kit.runs.run import Run
 
@@ -36,11 +38,15 @@ class BranchPoint:
         option: the option that names it, `--from` or `--stem`, for errors.
         saved: the checkpoint's content.
         origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`.
+        class_names: names of the classes of that run's data; none without names.
+        values: map of its data's numbers to [-1, 1].
     """
 
     option: str
     saved: Snapshot
     origin: dict[str, Any]
+    class_names: list[str]
+    values: ValueMap
 
 
 def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> BranchPoint:
@@ -74,7 +80,7 @@ def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> Bra
         "images": saved.images,
         "size": saved.size,
     }
-    return BranchPoint(option, saved, origin)
+    return BranchPoint(option, saved, origin, files.read_class_names(), files.read_values())
 
 
 def _require_content(saved: Snapshot, option: str, place: str) -> None:
@@ -188,6 +194,37 @@ def _require_fit(point: BranchPoint, own: Identity, schedule: Schedule) -> None:
         require_branch_fits(saved.identity, own, saved.stage, any(saved.bridged.values()))
     except RunError as error:
         raise RunError(f"{point.option}: {error}") from None
+
+
+def check_data(point: BranchPoint, data: Data, conditional: bool) -> list[str]:
+    """Check that classes have the numbers that they have in another run, and return what else differs.
+
+    Args:
+        point: the place of the other run.
+        data: the new run's data.
+        conditional: whether its networks look at labels.
+
+    Returns:
+        A sentence where numbers of the data mean something else; none where they mean the same.
+
+    Raises:
+        RunError: a class has another number, and the networks look at labels.
+    """
+    if conditional:
+        # Weights of other numbers of classes do not fit, as loading them says.
+        for number, (before, now) in enumerate(zip(point.class_names, data.class_names, strict=False)):
+            if before != now:
+                raise RunError(
+                    f"{point.option}: class {number} is {before!r} there, and {now!r} in this config's data set, so "
+                    "that the networks would draw one for the other: give the data set the classes of that run, in "
+                    "their order"
+                )
+    if data.values == point.values:
+        return []
+    return [
+        f"{point.option}: [-1, 1] stands for {point.values} there, and for {data.values} in this config, so that the "
+        "networks have to learn other units: bind data.value_range to that of the other run to keep them"
+    ]
 
 
 def _require_room(saved: Snapshot, schedule: Schedule) -> None:

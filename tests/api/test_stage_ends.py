@@ -137,6 +137,16 @@ def test_stages_of_the_runs_before(train: Callable[..., Any], tiny: Callable[...
         assert evaluate("third")["Ends"]["value"] == 2.0
 
 
+def test_stages_in_other_units_are_left_out(train: Callable[..., Any], tiny: Callable[..., str]) -> None:
+    train(run_dir="first")
+    dark = tiny("data.value_range = (0, 300)")
+    with pytest.warns(UserWarning, match="stands for"):
+        pggan_kit.train(dark, run_dir="second", start_from="first@0", plugins=[STUB])
+    with pytest.warns(UserWarning, match=r"first: its images are in other units \(uint8 \(0, 255\), and here uint8"):
+        evaluate("second")
+    assert [end.stage.index for end in Ends.given] == [1, 2]
+
+
 def test_stages_without_images_have_no_end(train: Callable[..., Any]) -> None:
     train("schedule.stable_images = {4: 0, 8: 8}", "schedule.fade_images = {4: 0, 8: 0, 16: 8}", run_dir="run")
     assert evaluate("run")["Ends"]["value"] == 2.0

@@ -46,7 +46,7 @@ def test_where_one_of_both_has_names_classes_are_matched_by_place_and_that_is_sa
         assert number_classes(NamedDataset("b", "a"), make_random_dataset(classes=2)) == [0, 1]
     with pytest.warns(UserWarning, match="by their places, since the training data alone gives"):
         assert number_classes(make_random_dataset(classes=2), NamedDataset("1", "2")) == [0, 1]
-    with pytest.raises(DataError, match="2 classes, and the training data 3, and evaluation.dataset alone gives"):
+    with pytest.raises(DataError, match=r"2 classes, and the training data 3, and evaluation\.dataset alone"):
         number_classes(NamedDataset("b", "a"), make_random_dataset(classes=3))
     with pytest.raises(DataError, match="2 classes, and the training data 3, and the training data alone"):
         number_classes(make_random_dataset(classes=2), NamedDataset("cat", "dog", "fish"))

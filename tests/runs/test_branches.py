@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -250,6 +252,77 @@ def test_a_size_is_added(trunk: Path, branch: Branch) -> None:
     run = branch("trunk@16x16", *lines)
     assert run.state.starts == [0, 8, 24, 40] and run.state.images == 56
     assert run.generate(run.fixed_latents(1)).shape == (1, 1, 32, 32)
+
+
+class Named:
+    """Noise in named classes, of numbers from 0 to `high`."""
+
+    def __init__(self, names: tuple[str, ...], high: int = 255, scale: float = 1.0) -> None:
+        self.class_names = list(names)
+        self.classes = len(names)
+        self.images = np.random.default_rng(1).integers(0, high, (12, 16, 16, 1), endpoint=True)
+        self.images = (self.images * scale).astype(np.float32) if scale != 1.0 else self.images.astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, i: int) -> np.ndarray:
+        return self.images[i]
+
+    def label(self, i: int) -> int:
+        return i % max(1, self.classes)
+
+    def fingerprint(self) -> str:
+        return f"{self.class_names} {self.images.sum()}"
+
+
+CONDITIONAL = [
+    "train.architecture = @architectures.ResNet()",
+    "architectures.ResNet.channels = 4",
+    "architectures.ResNet.conditioning = 'projection'",
+    "schedule.sizes = (4, 8)",
+]
+
+
+def train_on(tiny: Callable[..., str], dataset: Named, run_dir: str, *lines: str, **origins: str) -> Any:
+    """Train on a data set that is given as an object."""
+    base = TINY.replace("train.dataset = @datasets.Stub()\n", "")
+    if any("ResNet" in line for line in lines):
+        base = base.replace("architectures.PGGAN.channels = 4\n", "")
+    config = tiny(*lines, base=base)
+    return pggan_kit.train(config, run_dir=run_dir, parts={"train.dataset": dataset}, **origins)
+
+
+@pytest.mark.parametrize("option", ["start_from", "stem"])
+def test_classes_keep_their_numbers(option: str, tiny: Callable[..., str]) -> None:
+    train_on(tiny, Named(("cat", "dog", "fish")), "trunk", *CONDITIONAL)
+    with pytest.raises(RunError, match="class 1 is 'dog' there, and 'eel' in this config's data set"):
+        train_on(tiny, Named(("cat", "eel", "fish")), "branch", *CONDITIONAL, **{option: "trunk@0"})
+    assert not Path("branch").exists()
+    assert train_on(tiny, Named(("cat", "dog", "fish")), "same", *CONDITIONAL, **{option: "trunk@0"}).state.is_over
+
+    # Networks that look at no labels may have any classes.
+    train_on(tiny, Named(("cat", "dog")), "unconditional")
+    assert train_on(tiny, Named(("dog", "cat")), "other", **{option: "unconditional@0"}).state.is_over
+
+
+@pytest.mark.parametrize("option", ["start_from", "stem"])
+def test_a_measured_range_is_that_of_the_other_run(option: str, tiny: Callable[..., str]) -> None:
+    measured = "data.value_range = 'min_max'"
+    train_on(tiny, Named((), 200), "trunk", measured)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* stands for")
+        run = train_on(tiny, Named((), 100), "branch", measured, **{option: "trunk@1"})
+    assert run.values.ranges == ((0.0, 200.0),)
+    parts = {"train.dataset": Named((), 100)}
+    assert resume("branch", parts=parts).values.ranges == ((0.0, 200.0),)
+
+    # Where it is bound, the difference is said; so it is where numbers have another type.
+    said = r"stands for uint8 \(0, 200\) there, and for uint8 \(0, 100\) in this config"
+    with pytest.warns(UserWarning, match=said):
+        train_on(tiny, Named((), 100), "bound", "data.value_range = (0, 100)", **{option: "trunk@1"})
+    with pytest.warns(UserWarning, match=r"\(0, 200\) there, and for float32 \(0, 50\)"):
+        train_on(tiny, Named((), 100, 0.5), "floats", measured, **{option: "trunk@1"})
 
 
 REFUSED = {
