@@ -96,7 +96,8 @@ def before_stage(run: Run, stage: Stage, state: TrainState, continues: bool) -> 
 
     Also called where a stage continues from a checkpoint: in a run that is resumed or begins as a branch
     (`train --from`), and where a run goes back after a loss became NaN or infinite (`train.non_finite`). Networks,
-    optimizers and clock are those of the checkpoint; `load_state` follows, and until then `run.alpha` is 1.
+    optimizers and clock are those of the checkpoint; `load_state` follows, and until then `run.alpha` is 1; from then
+    on G's is that of the checkpoint's last step.
 
     Args:
         run: The run.

@@ -104,7 +104,7 @@ def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGene
 
     Args:
         run_dir: the run's folder.
-        alpha: share of the new path in [0, 1]; None for that of the generator's place on the clock.
+        alpha: share of the new path in [0, 1]; None for that of the generator's last step.
         choice: see `load_generator`.
 
     Raises:

@@ -272,20 +272,17 @@ class TrainedGenerator(nn.Module):
         return self._centre
 
 
-def copy_generator(state: TrainState, hooks: Hooks, average: str | None = None) -> TrainedGenerator:
-    """Return a copy, on the CPU, of a state's averaged generator, with the alpha of its place on the clock.
+def copy_generator(state: TrainState, alpha: float, average: str | None = None) -> TrainedGenerator:
+    """Return a copy, on the CPU, of a state's averaged generator.
 
     Args:
-        state, hooks: the run's.
+        state: the run's.
+        alpha: the new path's share, in [0, 1], where there is an old path.
         average: the average's name; None for the first.
 
     Raises:
         RunError: there is no such average.
     """
-    alpha = 1.0
-    if state.generator.bridge is not None:
-        fade = Fade(hooks, state.experiment.fade_reals)
-        alpha = fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
     classes = count_classes(state.experiment, state.stage)
     net = copy.deepcopy(state.read_average(average)).cpu()
     return TrainedGenerator(net, alpha, classes, state.images, state.experiment.pictures)

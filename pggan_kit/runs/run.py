@@ -47,7 +47,8 @@ class Run:
         resumed: whether an earlier process began it.
         is_new_branch: whether it is about to continue from another run's checkpoint, as a branch does once; what
             `load_state` is given is then of that run.
-        alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades.
+        alpha: alpha of the last step, by path (`generator`, `discriminator`, `reals`); 1 where nothing fades. Before a
+            stage's first step it is that of the stage's beginning.
         identity: the experiment that its checkpoints note.
         changes: the settings that changed so far as it was resumed, as `run.json` has them.
         evaluator: the evaluator that measures `train.metrics` at ticks; None where there are no metrics.
@@ -155,7 +156,7 @@ class Run:
         Raises:
             RunError: there is no such average.
         """
-        generator = copy_generator(self.state, self.hooks, average)
+        generator = copy_generator(self.state, self.alpha.get("generator", 1.0), average)
         generator.values = self.values
         return generator
 

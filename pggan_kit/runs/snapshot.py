@@ -56,7 +56,8 @@ class Snapshot:
         components: the state that components saved, by their place in the config.
         compiled: for each network, whether its steps were compiled (`compiled`) or not (`eager`).
         component_classes: the class of each component that can save something, by its place.
-        alpha: the generator's alpha at this clock; 1 where it has no old path.
+        alpha: the generator's alpha in the last step, or at the beginning of a stage without one; 1 where it has no
+            old path.
         calibration_labels: the labels (N,) that the average's batch normalisation is calibrated with; None where it
             needs none.
         best: the best value of `train.keep_best` in its stage so far: `metric`, `value`, `images`, `stage`, `size`;

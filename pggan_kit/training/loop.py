@@ -488,6 +488,8 @@ class Loop:
                 self.hooks.call_one(name, "load_state", run=self.run, saved=value)
             require_bridges(self.state, self.hooks)
             self.set_alpha()
+            if self.state.images > self.state.starts[-1]:
+                self.run.alpha["generator"] = checkpoint.alpha
 
     def free_reals(self) -> None:
         """Free the reals of the stage that is over, before there are those of the next."""
@@ -673,9 +675,10 @@ class Loop:
         component_classes = list_implementing_classes(self.hooks, "save_state")
         state = self.state
         state.means.gather()
+        # That of the last step, as at the tick that is measured here.
         alpha = 1.0
         if state.generator.bridge is not None:
-            alpha = self.fade.compute_alpha(state.stage, state.starts[-1], state.images, "generator")
+            alpha = self.run.alpha["generator"]
         snapshot = replace(
             state.take_snapshot(),
             identity=self.run.identity,

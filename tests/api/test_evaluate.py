@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -235,6 +237,75 @@ def test_value_by_hand(run: Any) -> None:
     rows = numpy_generator(0, "evaluation").permutation(12)[:5]
     wanted = abs(float(fakes) - reals[rows].astype(np.float64).mean()) / 127.5
     assert read_metrics(run)[40]["Metrics/Pixels"] == pytest.approx(wanted, abs=1e-6)
+
+
+class Looker:
+    """A switch by a plugin, which fades fast at first; its observer compares the two ways in which a run draws."""
+
+    def __init__(self) -> None:
+        self.differences: list[float] = []
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return math.sqrt(progress)
+
+    @hookimpl
+    def after_tick(self, run: pggan_kit.Run) -> None:
+        latents = run.fixed_latents(3)
+        self.differences.append(float((run.generator()(latents) - run.generate(latents)).abs().max()))
+
+
+class StopAtOnce:
+    """A plugin that asks the run to stop before its next step."""
+
+    @hookimpl
+    def before_stage(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+SWITCHES = {
+    "linear": (["train.switch = @switches.Linear()"], 0.25, 0.75),
+    "stairs": (["train.switch = @switches.Staircase()", "switches.Staircase.steps = 2"], 0.0, 0.5),
+    "plugin": (["train.switch = None"], 0.5, math.sqrt(0.75)),
+}
+"""Lines of a switch, and its alphas in the second and in the last of a fade's four steps."""
+
+
+@pytest.mark.parametrize("case", SWITCHES)
+def test_a_checkpoint_within_a_fade_is_what_its_tick_measured(case: str, train: Callable[..., Any]) -> None:
+    """Within the fade, and at its end, both have the alpha of the last step."""
+    lines, within, last = SWITCHES[case]
+    looker = Looker()
+    plugins = [STUB, PARTS]
+    if case == "plugin":
+        plugins.append(looker)
+    every = ["schedule.sizes = (4, 8)", "schedule.fade_images = 16", "train.tick = 4", "evaluation.every = 4"]
+
+    # A run that is stopped before it has taken a step saves what it had.
+    with pytest.raises(Interrupted):
+        train(*METRICS, *every, *lines, plugins=(*plugins[1:], StopAt(16)), run_dir="run")
+    alphas = [pggan_kit.load_generator("run", plugins=plugins).alpha]
+    with pytest.raises(Interrupted):
+        resume("run", plugins=[*plugins, StopAtOnce()])
+    alphas.append(pggan_kit.load_generator("run", plugins=plugins).alpha)
+    assert alphas == [torch.tensor(within)] * 2
+    compare_last_row(plugins, "last")
+
+    # At the end of the fade the old path is there.
+    run = resume("run", plugins=plugins)
+    assert pggan_kit.load_generator("run", checkpoint="fade", plugins=plugins).alpha == torch.tensor(last)
+    compare_last_row(plugins, "fade")
+    assert looker.differences == pytest.approx([0.0] * len(looker.differences), abs=1e-6)
+    assert len(looker.differences) == (0 if case != "plugin" else len(run.stats))
+
+
+def compare_last_row(plugins: Sequence[Any], checkpoint: str) -> None:
+    """Check that a checkpoint gives the values of its tick's row."""
+    values = pggan_kit.evaluate("run", checkpoint=checkpoint, plugins=plugins)
+    rows = {row["images"]: row for row in map(json.loads, Path("run/stats.jsonl").read_text().splitlines())}
+    for value in values:
+        if value["metric"] == "Pixels":
+            assert value["value"] == pytest.approx(rows[value["images"]]["Metrics/Pixels"], abs=1e-6)
 
 
 def test_reals_are_not_faded(train: Callable[..., Any]) -> None:
