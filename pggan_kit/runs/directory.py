@@ -67,7 +67,8 @@ class RunDirectory:
     `stats.jsonl`, `checkpoints/`, and what observers add.
 
     Attributes:
-        path: the folder.
+        path: the folder, as the caller named it.
+        absolute: the same as an absolute path, which `require_own_folder` follows where a folder above was renamed.
         warned: the warnings that this process has written to `log.txt`.
         is_discarded: whether the run never began, and its files were removed again.
     """
@@ -78,7 +79,7 @@ class RunDirectory:
         self._lock: RunLock | None = None
         self.warned: set[str] = set()
         self._start: dict[str, bytes] | None = None
-        self._absolute = path
+        self.absolute = path.absolute()
         self._has_rows = False
         self._was_there = False
         self.is_discarded = False
@@ -141,17 +142,16 @@ class RunDirectory:
 
         What cannot be removed is left: an error that ends the run is not to be hidden.
         """
+        folder = self.locate()
         self.unlock()
         self.is_discarded = True
+        if folder is None:
+            return
         with suppress(OSError):
-            if not self._was_there:
-                shutil.rmtree(self.path)
-                return
-            for entry in os.scandir(self.path):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
+            if self._was_there:
+                remove_content(folder)
+            else:
+                shutil.rmtree(folder)
 
     def _require_empty(self) -> None:
         names = {entry.name for entry in self.path.iterdir()}
@@ -241,6 +241,46 @@ class RunDirectory:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def locate(self) -> Path | None:
+        """Return the path of the folder that this process has locked; None where no path leads to it any more.
+
+        The path is the absolute one where the working folder was changed. Another run may lie at `path` if this one's
+        folder was renamed, or another process may train in the same folder if its `.lock` was removed. Without a lock
+        nobody can tell, and `path` is returned.
+        """
+        if self._lock is None:
+            return self.path
+        for path in (self.path, self.absolute):
+            if self._lock.is_held_in(path):
+                return path
+        return None
+
+    def require_own_folder(self) -> None:
+        """Check that `path` still leads to the folder that this process has locked; call it before anything is written.
+
+        Raises:
+            TrainingError: it leads elsewhere, or nowhere.
+        """
+        folder = self.locate()
+        if folder == self.path and folder.is_dir():
+            self.absolute = self.path.absolute()
+            return
+        if folder == self.absolute and folder.is_dir():
+            raise TrainingError(
+                f"the working folder was changed while the run was training, so that {self.path} is no longer "
+                f"{self.absolute}: a plugin must not call os.chdir. What was saved before is untouched"
+            )
+        if self.path.is_dir():
+            raise TrainingError(
+                f"{self.path} is another folder now, or its {LOCK} was removed, while the run was training in it: "
+                "another process may train there, so nothing was written there. What was saved before is where the "
+                "folder is now: resume the run there"
+            )
+        raise TrainingError(
+            f"{self.path} was removed or renamed while the run was training in it, so nothing can be saved there any "
+            "more. What was saved before is where the folder is now: resume the run there"
+        )
 
     def update_record(
         self,
@@ -353,7 +393,10 @@ class RunDirectory:
 
         A line that cannot be written ends no run: what fails for the same reason reports it.
         """
-        with suppress(OSError), open_regular(self.path / "log.txt", "ab") as file:
+        folder = self.locate()
+        if folder is None:
+            return
+        with suppress(OSError), open_regular(folder / "log.txt", "ab") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode(errors="replace"))
 
     def log_and_say(self, line: str, say: Say | None) -> None:
@@ -410,24 +453,11 @@ class RunDirectory:
         The first call remembers them. Only rank 0 does.
 
         Raises:
-            TrainingError: the folder itself is gone, or cannot be written, or its path leads elsewhere now.
+            TrainingError: the folder is gone, see `require_own_folder`, or cannot be written.
         """
-        # A folder that was moved or removed cannot be put back: there is nowhere to save.
-        if self._start is not None and self.path.absolute() != self._absolute:
-            path = self.path
-            self.path = self._absolute  # the end is recorded where the run is
-            raise TrainingError(
-                f"the working folder was changed while the run was training, so that {path} is no longer "
-                f"{self._absolute}: a plugin must not call os.chdir. What was saved before is untouched"
-            )
-        if not self.path.is_dir():
-            raise TrainingError(
-                f"{self.path} was removed or renamed while the run was training in it, so nothing can be saved there "
-                "any more. What was saved before is where the folder is now: resume the run there"
-            )
+        self.require_own_folder()
         if self._start is None:
             # The first call reads the files; later ones write those that are missing.
-            self._absolute = self.path.absolute()
             self._start = self.read_start()
         for name, content in self._start.items():
             path = self.path / name
@@ -485,6 +515,19 @@ class RunDirectory:
                 f"{self._rows.path} ends at images {last_row}, and the last tick was at images {last_tick}: the rows "
                 "in between are lost"
             )
+
+
+def remove_content(folder: Path) -> None:
+    """Remove all that is in a folder, which may be a link to one, or a disk of its own.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
 
 
 def read_begin(about: Mapping[str, Any]) -> int:

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -73,9 +74,11 @@ class ProcessRecord:
         if self._files is None:
             return
         try:
-            # A run that was refused before its first step leaves nothing, or an empty folder.
-            if self._files.path.is_dir() and not self._files.is_discarded:
-                self._record_end(self._files, error)
+            # A run that was refused before its first step leaves nothing, or an empty folder. Another run may lie at
+            # the path of one whose folder was renamed.
+            folder = self._files.locate()
+            if folder is not None and folder.is_dir() and not self._files.is_discarded:
+                self._record_end(self._files, folder, error)
         finally:
             self._files.unlock()
 
@@ -86,10 +89,13 @@ class ProcessRecord:
         self._row["environment"] = environment
 
         # The row of a process that was killed has no end.
-        about, rows = _read_rows(files)
+        about, rows = _read_rows(files.path)
         if rows and rows[-1].get("ended") is None:
-            files.log("the process before this one ended without a record: it was killed, or the machine stopped")
-        _write_rows(files, about, [*rows, self._row])
+            files.log(
+                "run.json has no end of the process before this one: it was killed, the machine stopped, or the disk "
+                "was full"
+            )
+        _write_rows(files.path, about, [*rows, self._row])
 
         files.log(
             f"began: {self._row['command']} (process {self._row['process']} on {self._row['host']}; pggan_kit "
@@ -99,11 +105,14 @@ class ProcessRecord:
             if text not in files.warned:
                 files.log(f"warning: {text}")
 
-    def _record_end(self, files: RunDirectory, error: BaseException | None) -> None:
+    def _record_end(self, files: RunDirectory, folder: Path, error: BaseException | None) -> None:
+        """Record the end of this process in a run's folder, which the working folder may no longer lead to."""
         outcome = describe_outcome(error)
+        if isinstance(error, KeyboardInterrupt) and self._run is not None and self._run.state.is_over:
+            outcome += ": all images are trained"
         clock = "" if self._run is None else f" at images {self._run.state.images}"
         if isinstance(error, UnforeseenError):
-            error.log = files.path / "log.txt"
+            error.log = folder / "log.txt"
         if distributed.rank() != 0:
             if error is not None:
                 files.log(f"process {distributed.rank()} ended{clock}: {outcome}{_format_traceback(error)}")
@@ -116,8 +125,8 @@ class ProcessRecord:
         if self._run is not None:
             self._row["images"] = self._run.state.images
         try:
-            about, rows = _read_rows(files)
-            _write_rows(files, about, [*rows[:-1], self._row])
+            about, rows = _read_rows(folder)
+            _write_rows(folder, about, [*rows[:-1], self._row])
         except RunError as failure:
             files.log(f"run.json does not say how this process ended: {failure}")
 
@@ -167,13 +176,13 @@ def _format_time() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _read_rows(files: RunDirectory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _read_rows(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the content of `run.json`, and its rows of processes.
 
     Raises:
         RunError: It cannot be read, or is damaged.
     """
-    path = files.path / "run.json"
+    path = folder / "run.json"
     with explain_damage(path):
         about = json.loads(read_text(path))
         rows = about.get("processes", [])
@@ -182,9 +191,9 @@ def _read_rows(files: RunDirectory) -> tuple[dict[str, Any], list[dict[str, Any]
     return about, rows
 
 
-def _write_rows(files: RunDirectory, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _write_rows(folder: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     content = {**about, "processes": rows}
-    write_atomically(files.path / "run.json", (json_text(content, indent=1) + "\n").encode())
+    write_atomically(folder / "run.json", (json_text(content, indent=1) + "\n").encode())
 
 
 class _WarningRecorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,6 @@ class Run:
     """A run, as hooks and users see it.
 
     Attributes:
-        directory: the run's folder, as an absolute path.
         experiment, schedule: what is trained, and when it grows.
         state: networks and clock.
         hooks: the hooks of this run.
@@ -59,9 +59,6 @@ class Run:
         self, files: RunDirectory, experiment: Experiment, schedule: Schedule, state: TrainState, hooks: Hooks
     ) -> None:
         self.files = files
-        self.directory = files.path.absolute()
-        if ".." in self.directory.parts:
-            self.directory = self.directory.resolve()
         self.experiment = experiment
         self.schedule = schedule
         self.state = state
@@ -77,6 +74,14 @@ class Run:
         self.evaluator: Evaluator | None = None
         self.data: Data | None = None
         self.checkpoints = files.checkpoints(experiment.keep, files.warn)
+
+    @property
+    def directory(self) -> Path:
+        """Return the run's folder, as an absolute path."""
+        folder = self.files.absolute
+        if ".." in folder.parts:
+            return folder.resolve()
+        return folder
 
     @property
     def values(self) -> ValueMap:

@@ -147,7 +147,8 @@ class RunLock:
     """The lock of a run directory, held until `release()`, the end of a `with` block, or the end of the process.
 
     The file `.lock` stays when the lock is released: removing it would let two processes lock two files of that name.
-    Where the file system has no locks (some network file systems), two processes are not kept apart.
+    A lock belongs to a file, and not to its path, so `is_held_in` says whether a path still leads to this one. Where
+    the file system has no locks (some network file systems), two processes are not kept apart.
 
     Args:
         folder: The run directory, which must exist.
@@ -164,8 +165,12 @@ class RunLock:
             raise RunError(f"cannot write {path}: {os.strerror(errno.ENOENT)}")
         try:
             self._lock = acquire(path)
+            # Without locks, the folder itself is what can be known again.
+            self._name = ""
             if self._lock is not None:
                 _write_holder(path)
+                self._name = LOCK
+            self._file = _identify(folder / self._name)
         except Timeout:
             raise RunError(
                 f"{folder} is in use by {read_holder(path)}, which trains in it; wait until it ends, or stop it"
@@ -173,6 +178,18 @@ class RunLock:
         except OSError as error:
             self.release()
             raise RunError(f"cannot write {path}: {error.strerror}") from error
+
+    def is_held_in(self, folder: Path) -> bool:
+        """Return whether a folder is still the one that was locked, and its `.lock` the file that is.
+
+        The answer is yes where nobody can tell: what is written there will say what is wrong.
+        """
+        try:
+            return _identify(folder / self._name) == self._file
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
     def release(self) -> None:
         """Release the lock. A second call does nothing."""
@@ -187,6 +204,12 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _identify(path: Path) -> tuple[int, int]:
+    """Return what no other file or folder has at the same time: the device and the number there."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _write_holder(path: Path) -> None:

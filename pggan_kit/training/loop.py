@@ -652,8 +652,10 @@ class Loop:
 
     def _save_averages(self, copy: PendingCopy[AverageSnapshot]) -> None:
         """Write a copy of averages; the thread that writes calls it."""
+        snapshot = copy.wait()
+        self.run.files.require_own_folder()
         try:
-            self.run.files.average_snapshots().save(copy.wait())
+            self.run.files.average_snapshots().save(snapshot)
         except RunError as error:  # the input was right: a run that was going on failed
             raise TrainingError(str(error)) from error
 
@@ -727,6 +729,8 @@ class Loop:
     def _save_checkpoint(self, copy: PendingCopy[Snapshot], kept_part: str, keep_forever: bool, is_best: bool) -> None:
         """Write a checkpoint, and before it the part of it that is kept; the thread that writes calls it."""
         snapshot = copy.wait()
+        # Again, since a step or more may have passed meanwhile.
+        self.run.files.require_own_folder()
         if kept_part != NOTHING:
             self.run.checkpoints.save_part(snapshot.reduce(kept_part))
         self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)

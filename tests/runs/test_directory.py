@@ -9,7 +9,8 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import Result
@@ -18,9 +19,12 @@ from helpers.killing import StopAt, in_a_child, killed_at
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
+from pggan_kit.experiment import NOTHING
 from pggan_kit.runs import directory
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
+from pggan_kit.system.locks import LOCK
+from pggan_kit.training.loop import Loop
 
 DATA = {"images": 8, "channels": 1, "classes": 0}
 BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train", data=DATA, schedule={})
@@ -253,6 +257,66 @@ def test_a_run_whose_working_folder_is_changed_fails(train: Callable[..., Any], 
     assert not list(Path("else/run").iterdir())
     assert "failed: the working folder was changed" in Path("run/log.txt").read_text()
     assert resume("run", plugins=[stub]).state.images == 40
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    """Return the contents of all files in a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("what", ["folder", "lock"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_that_has_lost_its_lock_writes_nothing_into_the_run_at_its_path(
+    what: str, fails: bool, train: Callable[..., Any]
+) -> None:
+    """Another process may train there by then: in another folder, or in the same one whose `.lock` was removed."""
+    others: dict[Path, bytes] = {}
+
+    def take(run: Path) -> None:
+        if what == "folder":
+            run.rename("elsewhere")
+            shutil.copytree("elsewhere", run)
+        else:
+            (run / LOCK).unlink()
+        other = RunDirectory.open(run)
+        other.lock()  # as another process does
+        others.update(read_files(run))
+        if fails:
+            raise ValueError("broken")
+
+    message = "broken" if fails else r"is another folder now, or its \.lock was removed, .*: another process may train"
+    with pytest.raises(Exception, match=message):
+        train(run_dir="run", plugins=(DoAt(take),))
+    assert read_files(Path("run")) == others
+
+
+def test_nothing_is_written_by_the_thread_that_writes_into_the_run_at_the_path_of_another(tmp_path: Path) -> None:
+    files = RunDirectory(tmp_path / "run")
+    files.path.mkdir()
+    files.lock()
+    files.path.rename(tmp_path / "elsewhere")
+    files.path.mkdir()
+    loop = cast(Loop, SimpleNamespace(run=SimpleNamespace(files=files, checkpoints=files.checkpoints())))
+    copy = cast(Any, SimpleNamespace(wait=lambda: None))
+    with pytest.raises(TrainingError, match="is another folder now"):
+        Loop._save_checkpoint(loop, copy, NOTHING, False, False)
+    with pytest.raises(TrainingError, match="is another folder now"):
+        Loop._save_averages(loop, copy)
+    files.log("a line")
+    files.discard()
+    assert not list(files.path.iterdir())
+
+
+def test_a_run_goes_on_when_a_folder_above_it_is_renamed(train: Callable[..., Any]) -> None:
+    """Its relative path leads to it as before."""
+    home = Path.cwd()
+    Path("project").mkdir()
+    os.chdir("project")
+    run = train(run_dir="run", plugins=(DoAt(lambda run: (home / "project").rename(home / "renamed")),))
+    os.chdir(home)
+    assert run.state.images == 40
+    assert run.directory == home / "renamed/run"
+    assert not Path("project").exists()
 
 
 # Links

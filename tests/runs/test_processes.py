@@ -103,7 +103,10 @@ def test_a_process_that_was_killed_has_no_end(train: Train, stub: str) -> None:
     Path("run/run.json").write_text(json.dumps(about))
     resume("run", plugins=[stub])
     log = Path("run/log.txt").read_text()
-    assert log.count("ended without a record: it was killed, or the machine stopped") == 1
+    said = (
+        "run.json has no end of the process before this one: it was killed, the machine stopped, or the disk was full"
+    )
+    assert log.count(said) == 1
     assert [row["ended"] is None for row in read_processes("run")] == [True, False]
 
 
