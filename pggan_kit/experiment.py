@@ -133,8 +133,8 @@ class Experiment:
         non_finite_limit: Maximum number of skipped steps, or of rewinds, in the whole run.
         collapse_below: Diversity below which a warning is given, once a stage, in [0, 1): the spread of the
             generator's images in units of the data's (`Progress/diversity`). 0 measures nothing.
-        time_limit: Seconds of training after which this process saves and stops, for jobs with a limit. The run can be
-            resumed. None for no limit.
+        time_limit: Seconds of training after which this process saves and stops, for jobs with a limit, but not before
+            its first step. The run can be resumed. None for no limit.
         device: A torch device, or `auto` for a GPU where there is one.
 
     Raises:

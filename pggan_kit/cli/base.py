@@ -32,7 +32,7 @@ from pggan_kit.errors import (
     suggest,
 )
 from pggan_kit.system.json_text import json_text
-from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_sigterm
+from pggan_kit.system.signals import StoppedAtOnce, exit_in_order_on_signals
 from pggan_kit.version import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -122,7 +122,7 @@ class Group(click.Group):
         _escape_what_cannot_be_printed()
         limit_spinning()
         try:
-            with exit_in_order_on_sigterm(), warnings.catch_warnings():
+            with exit_in_order_on_signals(), warnings.catch_warnings():
                 warnings.showwarning = _print_warning
                 with show_activities(err, print_message):
                     return super().invoke(ctx)

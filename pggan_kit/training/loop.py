@@ -9,6 +9,7 @@ statistics; what else it does there, such as checkpoints, has intervals of its o
 from __future__ import annotations
 
 import functools
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -60,7 +61,7 @@ from pggan_kit.training.recovery import Recovery, Stop, choose_return_point
 from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
-"""Number of the time limit among the numbers of signals; it must be the smallest, so that a signal prevails."""
+"""Request to stop at the time limit. A signal's request is this plus the signal's number, so that a signal prevails."""
 
 
 def train(run: Run, data: Data, saved: Snapshot | None = None, signals: StopSignals | None = None) -> dict[str, Any]:
@@ -168,6 +169,7 @@ class Loop:
         recorder = make_recorder(run.experiment, run.device)
         self.steps = CapturedSteps(run.experiment, recorder, run.files.log, self.compiler.drop_account)
         self.idle_optimizers: set[str] = set()
+        self.has_taken_step = False
         self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 
     def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
@@ -205,6 +207,10 @@ class Loop:
         }
         if distributed.rank() == 0:
             self.run.files.log_and_say(f"shares of the time: {describe_shares(result['shares'])}", None)
+        # Not a method of this loop, as above.
+        self.signals.announce = functools.partial(announce_end, self.run)
+        if self.signals.received is not None:
+            self.signals.announce(self.signals.received)
         self.hooks.call("after_run", run=self.run, result=result)
         return result
 
@@ -236,6 +242,7 @@ class Loop:
             self.save_and_stop_if_asked()
             before = self.state.images
             self.take_step()
+            self.has_taken_step = True
             self.keep_averages_if_due(before)
 
             # The tick at the end of a phase still has the networks of that phase.
@@ -355,10 +362,19 @@ class Loop:
         Raises:
             Interrupted: The run was asked to stop.
         """
-        request = self.signals.received or 0
+        request = 0
         limit = self.experiment.time_limit
-        if request == 0 and limit is not None and self.meter.seconds >= limit:
-            request = TIMED_OUT
+        if self.signals.received is not None:
+            request = TIMED_OUT + self.signals.received
+        elif limit is not None and self.meter.seconds >= limit:
+            # A process that takes no step brings the run no further, however often it is repeated.
+            if self.has_taken_step:
+                request = TIMED_OUT
+            else:
+                self.run.files.warn(
+                    f"train.time_limit = {limit} passed before the first step of this process, which is taken all the "
+                    "same: choose a limit that leaves time for steps"
+                )
         agreed = self.agreement.largest(request)
         if agreed == 0:
             return
@@ -369,9 +385,9 @@ class Loop:
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
-        signal = None if agreed == TIMED_OUT else agreed
+        number = None if agreed == TIMED_OUT else agreed - TIMED_OUT
         raise Interrupted(
-            signal,
+            number,
             f"stopped at images {self.state.images} and saved; go on with: pggan-kit resume "
             f"{quote_path(self.run.files.path)}",
         )
@@ -803,3 +819,11 @@ class Loop:
 def announce_compiling(run: Run, net: str) -> None:
     """Call `before_compile`, since compiling a network's step takes a while."""
     run.hooks.call("before_compile", run=run, stage=run.state.stage, state=run.state, net=net)
+
+
+def announce_end(run: Run, number: int) -> None:
+    """Say that there is no step left to stop at, as a signal asks for it."""
+    run.files.warn(
+        f"asked to stop by {signal.Signals(number).name} when all images were trained: the run ends as soon as its "
+        "observers have finished; a second signal ends it at once"
+    )

@@ -21,7 +21,7 @@ from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
 from pggan_kit.system import locks
-from pggan_kit.system.signals import exit_in_order_on_sigterm
+from pggan_kit.system.signals import exit_in_order_on_signals
 
 SIZES = [(3, 3), (6, 6)]
 IMAGES = 80
@@ -109,7 +109,7 @@ def test_a_build_goes_on_after_a_signal(tmp_path: Path, whole: dict[str, bytes],
         source.image = image  # type: ignore[method-assign]
         # pytest keeps warnings for itself.
         warnings.showwarning = lambda message, *rest: print(message, file=sys.stderr)
-        with exit_in_order_on_sigterm():
+        with exit_in_order_on_signals():
             open_data(source, DataSettings(cache=str(folder), workers=1), SIZES, 0)
 
     process = Fork(build_slowly)

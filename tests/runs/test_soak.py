@@ -103,7 +103,7 @@ PLUGINS = [
 if not hasattr(signal, "SIGHUP"):
     pytest.skip("kills, hangs up and pauses processes with signals that Windows lacks", allow_module_level=True)
 
-STRUCK = {-signal.SIGKILL, -signal.SIGHUP, -signal.SIGTERM, 128 + signal.SIGTERM}
+STRUCK = {-signal.SIGKILL, -signal.SIGHUP, -signal.SIGTERM, 128 + signal.SIGHUP, 128 + signal.SIGTERM}
 """Exit codes of processes that a signal ended, at once or in order."""
 
 LOST_THE_OTHERS = 1

@@ -17,6 +17,7 @@ from helpers.patience import PATIENCE_SECONDS
 from pggan_kit import hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import TIME_LIMIT_REACHED, Interrupted
+from pggan_kit.system.signals import StoppedAtOnce, StopSignals, exit_in_order_on_signals
 from pggan_kit.training import measures
 
 SLOW = """\
@@ -60,7 +61,7 @@ def interrupted(tiny: Callable[..., str]) -> Callable[..., tuple[int, str]]:
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_a_signal_amid_a_tick_is_obeyed_after_it(number: int, interrupted: Callable[..., tuple[int, str]]) -> None:
     code, told = interrupted("after_tick", number, seconds=1.0)
     assert code == 128 + number
@@ -127,7 +128,53 @@ def test_a_time_limit_stops_and_saves_by_itself(train: Callable[..., Any], monke
     assert_same_run(Path("run"), Path("whole"))
 
 
+def test_a_time_limit_that_is_over_before_the_first_step_lets_it_be_taken(train: Callable[..., Any]) -> None:
+    """A launcher would repeat a process that takes none forever."""
+    said = r"train\.time_limit = 1e-06 passed before the first step"
+    with pytest.warns(UserWarning, match=said), pytest.raises(Interrupted, match=r"^stopped at images 4 and saved"):
+        train("train.time_limit = 1e-6", run_dir="run")
+    with pytest.warns(UserWarning, match=said), pytest.raises(Interrupted, match=r"^stopped at images 8 and saved"):
+        resume("run", plugins=[STUB])
+
+
 def test_a_time_limit_has_an_exit_code_of_its_own(tiny: Callable[..., str], cli: Callable[..., Result]) -> None:
     result = cli("train", tiny("train.time_limit = 1e-6"), "--plugin", STUB, "--run-dir", "run")
     assert result.exit_code == 75
-    assert result.stderr.strip() == "error: stopped at images 0 and saved; go on with: pggan-kit resume run"
+    assert "error: stopped at images 4 and saved; go on with: pggan-kit resume run" in result.stderr
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As `nohup` and a shell's background jobs have it; others are handled, and as before afterwards."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        terminate = signal.getsignal(signal.SIGTERM)
+        with StopSignals() as signals, exit_in_order_on_signals():
+            signal.raise_signal(signal.SIGINT)
+            assert signals.received is None
+            assert signal.getsignal(signal.SIGTERM) != terminate
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == terminate
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_signals_after_the_last_step_are_reported(train: Callable[..., Any], stub: str) -> None:
+    """The first changes nothing; the second ends the process, and the record says that the run is complete."""
+
+    class Asked:
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        @hookimpl
+        def after_run(self) -> None:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGTERM)
+
+    said = "asked to stop by SIGTERM when all images were trained"
+    with pytest.warns(UserWarning, match=said):
+        assert train(run_dir="run", plugins=(Asked(1),)).state.images == 40
+    with pytest.warns(UserWarning, match=said), pytest.raises(StoppedAtOnce):
+        resume("run", plugins=[stub, Asked(2)])
+    log = Path("run/log.txt").read_text()
+    assert "ended at images 40: finished" in log
+    assert "ended at images 40: stopped at once by SIGTERM: all images are trained" in log
