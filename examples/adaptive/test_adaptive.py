@@ -74,10 +74,10 @@ def test_its_experiment_trains(tmp_path: Path) -> None:
 
 
 class Interrupt:
-    """A plugin that stops the run at a clock, before the tick there is saved."""
+    """A plugin that stops the run at a clock, after the rows of the tick there and before it is saved."""
 
-    @hookimpl(trylast=True)
-    def after_tick(self, run: Any) -> None:
+    @hookimpl
+    def should_end(self, run: Any) -> None:
         if run.state.images == 96:
             raise KeyboardInterrupt
 

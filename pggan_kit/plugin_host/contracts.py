@@ -25,6 +25,9 @@ HOOKS: dict[str, inspect.Signature] = {
 }
 """Signatures of all hooks, by name."""
 
+ROW_HOOKS = ("components", "importers")
+"""Hooks whose results are iterated, and which may therefore yield them."""
+
 CHECKED_SPECIAL_METHODS = ("__call__", "__len__")
 """Special methods that a Protocol may demand; other names with an underscore are Python's own."""
 
@@ -79,25 +82,38 @@ def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
         owner: Its name in messages.
 
     Raises:
-        PluginError: A function has the name of a hook and is not marked; or a marked one is not a hook, requires an
-            argument that the hook does not have, or wraps other hooks.
+        PluginError: A function has the name of a hook and is not marked; something else than a function is marked; a
+            marked function is not a hook, has a parameter that the hook cannot give it, has to be awaited or iterated,
+            wraps other hooks or asks for a place among them; or two of them are one hook.
     """
     hooks: dict[str, Callable[..., Any]] = {}
+    attributes: dict[str, str] = {}
     for attribute in dir(thing):
         # Python's own names, nine of ten, are no hooks.
         if attribute.startswith("__"):
             continue
         # Read statically, since `getattr` would run the properties of a component.
-        function = _unwrap_method(inspect.getattr_static(thing, attribute, None))
-        if not inspect.isfunction(function):
+        member = inspect.getattr_static(thing, attribute, None)
+        function = _unwrap_method(member)
+        options = _read_mark(function) or _read_mark(member)
+        if options is None:
+            if attribute in HOOKS and (callable(function) or isinstance(function, property)):
+                raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
             continue
+        if not inspect.isfunction(function) or _read_mark(function) is None:
+            raise PluginError(
+                f"{owner}: {attribute} is marked with {MARK} and is a {type(member).__name__}, which is never called: "
+                "mark a function, as `def` makes it, below a @staticmethod or @classmethod"
+            )
 
-        options = getattr(function, IMPLEMENTATION_ATTRIBUTE, None)
-        if options is not None:
-            _check_hook(attribute, function, options, owner)
-            hooks[attribute] = getattr(thing, attribute)
-        elif attribute in HOOKS:
-            raise PluginError(f"{owner}: {attribute}() is named like a hook, so mark it with {MARK}, or rename it")
+        hook = options["specname"] or attribute
+        _check_hook(hook, function, options, owner)
+        if hook in attributes:
+            raise PluginError(
+                f"{owner}: {attributes[hook]}() and {attribute}() are both {hook}: make them one function"
+            )
+        attributes[hook] = attribute
+        hooks[attribute] = getattr(thing, attribute)
     return hooks
 
 
@@ -106,14 +122,26 @@ def _unwrap_method(member: Any) -> Any:
     return getattr(member, "__func__", member)
 
 
-def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
-    hook = options["specname"] or name
+def _read_mark(member: Any) -> dict[str, Any] | None:
+    """Return the options of a marked function, or of anything else that is marked; None for all others."""
+    # Not `getattr`: some modules and objects have any attribute that they are asked for.
+    attributes: Mapping[str, Any] = getattr(member, "__dict__", {})
+    return attributes.get(IMPLEMENTATION_ATTRIBUTE)
+
+
+def _check_hook(hook: str, function: Callable[..., Any], options: Mapping[str, Any], owner: str) -> None:
     if hook not in HOOKS:
         raise PluginError(f"{owner}: {hook} is not a hook{suggest(did_you_mean(hook, HOOKS))}")
     if options["hookwrapper"] or options["wrapper"]:
         raise PluginError(
             f"{owner}: {hook} is a wrapper, which is not supported: no hook may depend on the order of others"
         )
+    if options["tryfirst"] or options["trylast"]:
+        raise PluginError(
+            f"{owner}: {hook} has tryfirst or trylast, which are not supported: no hook may depend on the order of "
+            "others"
+        )
+    _require_direct_result(hook, function, owner)
 
     # An argument with a default is the function's own business.
     arguments = HOOKS[hook].parameters
@@ -124,6 +152,22 @@ def _check_hook(name: str, function: Callable[..., Any], options: Mapping[str, A
                 f"{owner}: {hook}() requires {parameter.name}, which is not an argument of this hook"
                 f"{suggest(did_you_mean(parameter.name, arguments))}; it has {', '.join(arguments) or 'none'}"
             )
+        if parameter.name in arguments and parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise PluginError(
+                f"{owner}: {hook}() takes {parameter.name} {parameter.kind.description}, and would not be given it: "
+                "remove the * or / from its signature"
+            )
+
+
+def _require_direct_result(hook: str, function: Callable[..., Any], owner: str) -> None:
+    """Check that a call of a hook runs it: a coroutine or generator only begins once it is awaited or iterated."""
+    complaint = None
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        complaint = "is an `async def`, which a call does not run: write `def`"
+    elif inspect.isgeneratorfunction(function) and hook not in ROW_HOOKS:
+        complaint = "has a `yield`, so that a call does not run it: return the result"
+    if complaint is not None:
+        raise PluginError(f"{owner}: {hook}() {complaint}")
 
 
 def require_protocol(thing: Any, kind: str, selector: str) -> None:

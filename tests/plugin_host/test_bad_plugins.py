@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -46,6 +47,46 @@ LOADING = {
     ),
     "wrapper": ("@hookimpl(wrapper=True)\ndef before_run(run):\n    yield", r"before_run is a wrapper"),
     "old wrapper": ("@hookimpl(hookwrapper=True)\ndef before_run(run):\n    yield", r"before_run is a wrapper"),
+    "asks for a place": ("@hookimpl(tryfirst=True)\ndef before_run(run): ...", r"before_run has tryfirst or trylast"),
+    "coroutine": ("@hookimpl\nasync def before_run(run): ...", r"before_run\(\) is an `async def`, .*: write `def`$"),
+    "generator": (
+        "@hookimpl\ndef before_run(run):\n    yield",
+        r"before_run\(\) has a `yield`, .*: return the result$",
+    ),
+    "asynchronous generator": ("@hookimpl\nasync def before_run(run):\n    yield", r"before_run\(\) is an `async def`"),
+    "asynchronous components": ("@hookimpl\nasync def components():\n    yield", r"components\(\) is an `async def`"),
+    "partial object": (
+        "import functools\nbefore_run = hookimpl(functools.partial(print, 2))",
+        r"before_run is marked with @pggan_kit\.hookimpl and is a partial, which is never called: mark a function",
+    ),
+    "cached hook": (
+        "import functools\n@hookimpl\n@functools.lru_cache\ndef before_run(run): ...",
+        r"before_run is marked .* and is a _lru_cache_wrapper, which is never called",
+    ),
+    "cached hook without a mark": (
+        "import functools\n@functools.lru_cache\ndef before_run(run): ...",
+        r"before_run\(\) is named like a hook, so mark it",
+    ),
+    "mark above staticmethod": (
+        write_switch("@staticmethod\n    def fade_alpha(progress): ..."),
+        r"switches\.Mine: fade_alpha is marked .* and is a staticmethod, .* below a @staticmethod or @classmethod$",
+    ),
+    "keyword-only argument": (
+        "@hookimpl\ndef before_run(*, run): ...",
+        r"before_run\(\) takes run keyword-only, and would not be given it: remove the \* or / from its signature$",
+    ),
+    "keyword-only argument with a default": (
+        "@hookimpl\ndef before_run(*, run=None): ...",
+        r"before_run\(\) takes run keyword-only",
+    ),
+    "positional-only argument": (
+        write_switch("def fade_alpha(self, progress, /): ..."),
+        r"fade_alpha\(\) takes progress positional-only, and would not be given it",
+    ),
+    "one hook twice": (
+        write_switch("def save_state(self): ...\n    @hookimpl(specname='save_state')\n    def save_more(self): ..."),
+        r"switches\.Mine: save_more\(\) and save_state\(\) are both save_state: make them one function$",
+    ),
     "name taken": (
         write_components("Component('losses', 'Hinge', object)"),
         r"bad\.py \(.*\) registers losses\.Hinge, which losses \(pggan_kit .*\) already brings; rename one, or block "
@@ -269,6 +310,21 @@ def test_what_a_broken_plugin_has_registered_is_taken_back() -> None:
     with pytest.raises(PluginError, match="needs an identifier"):
         plugins.add(Plugin("half", "test", Half()))
     assert (plugins.rows, plugins.loaded) == ({}, [])
+
+
+def test_components_may_be_yielded_and_a_mark_stands_below_other_decorators() -> None:
+    class Both:
+        @hookimpl
+        def components(self) -> Iterator[Component]:
+            yield Component("observers", "Yielded", object)
+
+        @staticmethod
+        @hookimpl
+        def before_run(run: Any) -> None: ...
+
+    plugins = Plugins()
+    plugins.add(Plugin("both", "test", Both()))
+    assert list(plugins.rows) == ["observers.Yielded"]
 
 
 def test_an_object_without_hooks_and_a_class_are_refused() -> None:

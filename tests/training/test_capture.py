@@ -777,7 +777,7 @@ class Watching:
         self.losses: list[Any] = []
         self.norms: list[Any] = []
 
-    @hookimpl(trylast=True)
+    @hookimpl
     def after_step(self, state: Any, losses: Any) -> None:
         self.losses.append(losses)
         norms = []
