@@ -13,6 +13,7 @@ from pggan_kit.api.prepare import Prepared
 from pggan_kit.api.sample import draw
 from pggan_kit.config.gin_files import Config, parse_text
 from pggan_kit.errors import RunError, quote_path
+from pggan_kit.growth.averages import list_names
 from pggan_kit.pictures.encoding import encode_png
 from pggan_kit.pictures.grid import image_grid
 from pggan_kit.runs.checkpoint_identity import read_noted_fingerprint
@@ -211,7 +212,7 @@ def _write_card(folder: Path, exported: ExportedGenerator) -> str:
         classes=_describe_classes(record),
         fingerprint=f"`{read_noted_fingerprint(exported.saved.identity) or 'none'}`",
         data_licence=exported.data_licence or "not given",
-        metrics=_write_metrics(exported.files, record.images),
+        metrics=_write_metrics(exported),
         config=_read_config(exported.files).text().strip(),
     )
 
@@ -223,15 +224,26 @@ def _describe_classes(record: GeneratorRecord) -> str:
     return f"{record.data['classes']}{names}"
 
 
-def _write_metrics(files: RunDirectory, images: int) -> str:
-    """Return a table of the metrics that the run measured last, up to a number of images, with their floors."""
+def _write_metrics(exported: ExportedGenerator) -> str:
+    """Return a table of the metrics that the run measured last of this average in this stage, with their floors."""
+    stage = exported.prepared.resolve_schedule().stages[exported.record.stage]
+    own = exported.record.average
+    evaluation = f"`pggan-kit evaluate RUN --stage {stage.size} --average {own}` measures it"
+    first = list_names(exported.prepared.built.experiment.averages)[0]
+    if own != first:
+        return f"Training measured the average {first}, and this generator is another one, {own}: {evaluation}."
+
+    # The row at a stage's start is of the one before it.
     measured: Mapping[str, Any] = {}
-    for row in files.stats():
-        if row["images"] <= images and any(tag.startswith(METRICS) for tag in row):
+    start = exported.saved.starts[stage.index]
+    for row in exported.files.stats():
+        if start < row["images"] <= exported.record.images and any(tag.startswith(METRICS) for tag in row):
             measured = row
     if not measured:
-        return "None was measured in training; `pggan-kit evaluate` measures a run."
-    lines = [f"Measured at {measured['images']:,} images:", "", "| metric | value | floor |", "|---|---|---|"]
+        return f"None was measured at {stage.size} in training: {evaluation}."
+
+    lines = [f"Measured at {measured['images']:,} images, of {stage.size}:", ""]
+    lines += ["| metric | value | floor |", "|---|---|---|"]
     for tag, value in measured.items():
         if tag.startswith(METRICS) and not tag.endswith(FLOOR):
             floor = measured.get(f"{tag}{FLOOR}")

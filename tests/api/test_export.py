@@ -21,11 +21,12 @@ from torch import Tensor
 
 import pggan_kit
 from pggan_kit import Component, TrainedGenerator, load_generator
-from pggan_kit.api import hub_folder, onnx_file
+from pggan_kit.api import onnx_file
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.errors import ConfigError, RunError, SettingError
 from pggan_kit.growth.networks import Generator
 from pggan_kit.layers.resampling import Area
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing import make_stages
 from pggan_kit.testing.support import perturb
 from pggan_plugins.architectures import PGGAN, R3GAN, ResNet, SkipPGGAN, StyleGAN2, Tutorial
@@ -347,9 +348,12 @@ def test_onnx_file_of_a_network_with_noise_has_noise() -> None:
 # A folder for a hub
 
 
-def test_hub_folder_loads_and_says_what_it_is(train: Train, cli: Callable[..., Result], refused: Any) -> None:
+def test_hub_folder_loads_and_says_what_it_is(
+    train: Train, cli: Callable[..., Result], refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metrics = ("train.metrics = [@metrics.RadialSpectrum()]", "evaluation.count = 8", "evaluation.every = 8")
-    run = train(*metrics, "data.cache = 'cache'", run_dir="run")
+    averages = "train.averages = [@averages.HalfLife(), @averages.Copy()]"
+    run = train(*metrics, averages, "data.cache = 'cache'", run_dir="run")
     licences = ("--licence", "mit", "--data-licence", "CC0")
     result = cli("export", run.directory, "--to", "hub-folder", "--out", "hub", *licences)
     assert result.exit_code == 0, result.output
@@ -375,10 +379,15 @@ def test_hub_folder_loads_and_says_what_it_is(train: Train, cli: Callable[..., R
     assert str(run.directory.parent) not in card
     assert json.loads(Path("hub/config.json").read_text())["architectures"] == ["PGGAN"]
 
+    assert f"Measured at {run.state.images:,} images, of 16x16:" in card
+
     # A metric that was not finite is null in its row.
+    rows = run.stats
     nothing = dict.fromkeys(measured, None)
-    files = types.SimpleNamespace(stats=lambda: [{**run.stats[-1], **nothing}])
-    assert f"| {measured[0].removeprefix('Metrics/')} |  | " in hub_folder._write_metrics(files, run.state.images)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "stats", lambda files: [{**rows[-1], **nothing}])
+        pggan_kit.export(run.directory, "hub-folder", "null")
+    assert f"| {measured[0].removeprefix('Metrics/')} |  | " in Path("null/README.md").read_text()
 
     # The snippet runs.
     code = card.partition("```python\n")[2].partition("```")[0]
@@ -386,6 +395,16 @@ def test_hub_folder_loads_and_says_what_it_is(train: Train, cli: Callable[..., R
     exec(code, names)
     assert names["images"].shape == (16, 1, 16, 16)
     refused(cli("export", run.directory, "--to", "hub-folder", "--out", "hub"), "name a new folder")
+
+    # The numbers are of the average and the stage of the generator.
+    pggan_kit.export(run.directory, "hub-folder", "early", stage="8x8")
+    assert "Measured at 24 images, of 8x8:" in Path("early/README.md").read_text()
+    pggan_kit.export(run.directory, "hub-folder", "copy", average="copy", stage="8x8")
+    assert "evaluate RUN --stage 8x8 --average copy` measures it" in Path("copy/README.md").read_text()
+    assert "| metric |" not in Path("copy/README.md").read_text()
+    monkeypatch.setattr(RunDirectory, "stats", lambda files: [row for row in rows if row["images"] <= 24])
+    pggan_kit.export(run.directory, "hub-folder", "later")
+    assert "None was measured at 16x16 in training" in Path("later/README.md").read_text()
 
     result = cli("export", run.directory, "--to", "hub-folder")
     assert "a licence is not given" in result.stderr and Path("run-hub/README.md").exists()
