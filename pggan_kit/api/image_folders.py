@@ -9,9 +9,9 @@ import numpy as np
 
 from pggan_kit.api.sample import ARRAYS
 from pggan_kit.data.contents import describe_left_out
-from pggan_kit.errors import DataError
+from pggan_kit.errors import DataError, SettingError
 from pggan_kit.layers.value_maps import KINDS
-from pggan_kit.pictures.array_reading import ARRAY_SUFFIXES, read_array
+from pggan_kit.pictures.array_reading import ARRAY_SUFFIXES, choose_layout, read_array
 from pggan_kit.pictures.decoding import open_picture
 from pggan_kit.pictures.reading import SUFFIXES, PictureReader, find_channels, list_pictures
 from pggan_kit.system.activities import track_items
@@ -29,11 +29,12 @@ def read_comparable_images(fake_folder: Path, real_folder: Path) -> tuple[np.nda
     """
     fake_images = read_images(fake_folder)
     real_images = read_images(real_folder)
-    if real_images.shape[1:] != fake_images.shape[1:] and real_folder.suffix in ARRAYS:
-        # The data may have their channels first. What `pggan-kit sample` writes has them last.
-        turned = real_images.transpose(0, 2, 3, 1)
-        if turned.shape[1:] == fake_images.shape[1:]:
-            real_images = turned
+    # Gray pictures are colour, too, as a data set in colour reads them.
+    if fake_folder.is_dir() and real_folder.is_dir():
+        if real_images.shape[1] == 3:
+            fake_images = _convert_to_colour(fake_images, fake_folder, real_folder)
+        elif fake_images.shape[1] == 3:
+            real_images = _convert_to_colour(real_images, real_folder, fake_folder)
     if fake_images.shape[1:] != real_images.shape[1:] or fake_images.dtype != real_images.dtype:
         raise DataError(
             f"{fake_folder} has images of {_describe_shape(fake_images)}, {real_folder} of "
@@ -42,12 +43,20 @@ def read_comparable_images(fake_folder: Path, real_folder: Path) -> tuple[np.nda
     return fake_images, real_images
 
 
+def _convert_to_colour(images: np.ndarray, folder: Path, other: Path) -> np.ndarray:
+    """Return gray pictures (N, 1, h, w) in three equal channels, and say so; other images as they are."""
+    if images.shape[1] != 1 or images.dtype != np.uint8:
+        return images
+    warnings.warn(f"{folder} is gray and {other} in colour: they are compared in colour", stacklevel=3)
+    return images.repeat(3, axis=1)
+
+
 def read_images(path: Path) -> np.ndarray:
     """Return the images (N, C, h, w) of a folder in the order of their paths, or of an .npy or .npz file.
 
-    Arrays are (N, h, w) or (N, h, w, C). A folder of pictures is read as `PictureReader` reads it for training: in gray
-    where all its images are gray, else in colour. One with .npy files, or with TIFFs that are no photographs of 8 bits,
-    is read as numbers.
+    Arrays are (N, h, w), (N, h, w, C) or (N, C, h, w), of which the shape tells which. A folder of pictures is read as
+    `PictureReader` reads it for training: in gray where all its images are gray, else in colour. One with .npy files,
+    or with TIFFs that are no photographs of 8 bits, is read as numbers.
 
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
@@ -120,13 +129,17 @@ def _holds_photograph(file: Path) -> bool:
 
 
 def _check_numbers(images: np.ndarray, name: str) -> np.ndarray:
-    """Return images, floats as float32, after checking that they are of a type that data may have, and finite.
+    """Return images in this machine's byte order, floats as float32.
+
+    They are checked to be finite, and of a type that data may have.
 
     Raises:
         DataError: they are not.
     """
     if images.dtype.kind == "f":
         images = images.astype(np.float32)
+    # Files of other machines may have the bytes of a number in another order, which tensors have not.
+    images = images.astype(images.dtype.newbyteorder("="), copy=False)
     if images.dtype.name not in KINDS:
         raise DataError(f"{name}: images must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, and are {images.dtype}")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -151,9 +164,20 @@ def _read_array_file(path: Path) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or len(images) < 2 or not images.size:
-        raise DataError(f"{path}: images must be (N, h, w) or (N, h, w, C), and are {images.dtype} {images.shape}")
-    channels_first: np.ndarray = _check_numbers(images, str(path)).transpose(0, 3, 1, 2)
-    return channels_first
+        raise DataError(
+            f"{path}: images must be (N, h, w), (N, h, w, C) or (N, C, h, w), and are {images.dtype} {images.shape}"
+        )
+    images = _check_numbers(images, str(path))
+    try:
+        layout = choose_layout(images.shape, "auto", str(path))
+    except SettingError:
+        raise DataError(
+            f"{path}: the shape {images.shape} does not tell which axis holds the channels: compare images that have "
+            "1 or 3 channels, or fewer channels than rows and columns"
+        ) from None
+    if layout == "NHWC":
+        images = images.transpose(0, 3, 1, 2)
+    return images
 
 
 def _describe_shape(images: np.ndarray) -> str:

@@ -26,6 +26,9 @@ GRID = ".png"
 LABELS = "labels.csv"
 """File beside the images of a folder that has their labels."""
 
+HEADER = "file,label\n"
+"""First line of that file, as `datasets.CSV` and others look for it."""
+
 NUMBERED = re.compile(r"\d{6,}\.png")
 """Name of an image in a folder."""
 
@@ -139,6 +142,8 @@ class FolderWriter:
     def write(self, images: np.ndarray, labels: np.ndarray | None) -> None:
         """Write `000000.png`, and append a line to the file of labels where there are any."""
         lines = []
+        if labels is not None and self._written == 0:
+            lines.append(HEADER)
         try:
             for row, image in enumerate(images):
                 path = self._folder / f"{self._written:06d}.png"

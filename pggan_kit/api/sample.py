@@ -22,7 +22,7 @@ from pggan_kit.errors import (
     did_you_mean,
     suggest,
 )
-from pggan_kit.pictures.channels import draw_channels
+from pggan_kit.pictures.channels import PictureSettings, draw_channels
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.runs.generators import CHUNK, FADING, StyleMixing, TrainedGenerator, list_fades
@@ -30,7 +30,7 @@ from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
 from pggan_kit.system.files import require_replaceable
-from pggan_kit.system.seeding import seed_torch, torch_generator
+from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 
 ARRAYS = (".npy", ".npz")
 """Suffixes of targets that hold images in the units and the type of the data."""
@@ -60,7 +60,7 @@ def sample(
         seed: the seed of the latents; the same seed and count give the same images.
         target: `.npz` (`images`, N x H x W x C, and `labels`, where there are any) or `.npy` (the first of them), both
             in the units and the type of the data; `.tar` (PNGs, each with its label beside it), `.png` (a grid), else a
-            folder of PNGs with `labels.csv`.
+            folder of PNGs with `labels.csv`. For the units of PNGs see `are_in_units`.
         plugins, stage, checkpoint: see `load_generator`.
         image_classes: the classes that the images have in turn, by their names or else their numbers from 0; none: all
             in turn, where there are any.
@@ -89,7 +89,7 @@ def sample(
     if target.suffix == GRID:
         _require_memory(generator, count)
 
-    in_units = target.suffix in ARRAYS
+    in_units = are_in_units(target, generator)
     batches = iterate_images(generator, count, seed, labels=labels, truncation=truncation, in_units=in_units)
     # What cannot be drawn leaves no file: not even an empty folder.
     first = next(batches)
@@ -97,6 +97,18 @@ def sample(
         for images, own_labels in itertools.chain([first], batches):
             writer.write(images, own_labels)
     return generator
+
+
+def are_in_units(target: Path, generator: TrainedGenerator) -> bool:
+    """Return whether images are written in the units and the type of the data, and not as they are shown.
+
+    Arrays are; and so are PNGs in an archive or a folder where PNGs can hold the data and `pictures` is not bound.
+    """
+    if target.suffix in ARRAYS:
+        return True
+    if target.suffix == GRID or generator.values.kind != "uint8" or generator.pictures != PictureSettings():
+        return False
+    return generator.generator.stages[-1].image_channels in (1, 3)
 
 
 def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGenerator:
@@ -241,8 +253,8 @@ def iterate_images(
     cycle = torch.tensor(labels or range(generator.classes), dtype=torch.int64)
     latent_seed = torch_generator(seed, "sample")
 
-    # Noise within the network comes from torch's own generator.
-    seed_torch(seed)
+    # Noise within the network comes from torch's own generator, which is the caller's between the batches.
+    noise_state = torch.Generator().manual_seed(seed).get_state()
     with report_activity("drawing images", first) as activity:
         for start in range(0, first, CHUNK):
             latents = torch.randn(min(CHUNK, count - start), generator.latent_size, generator=latent_seed)
@@ -250,7 +262,10 @@ def iterate_images(
             own = None
             if len(cycle):
                 own = cycle[torch.arange(start, start + len(latents)) % len(cycle)]
-            images = draw_pictures(generator, latents, own, alpha, truncation, in_units)
+            with fork_random_numbers():
+                torch.set_rng_state(noise_state)
+                images = draw_pictures(generator, latents, own, alpha, truncation, in_units)
+                noise_state = torch.get_rng_state()
             yield images, None if own is None else own.numpy()
             activity.advance(len(images))
 

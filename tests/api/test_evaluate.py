@@ -23,6 +23,7 @@ from torch import Tensor
 import pggan_kit
 from pggan_kit import Component, Quantity, hookimpl
 from pggan_kit.api import prepare as api
+from pggan_kit.api.image_folders import read_comparable_images, read_images
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from pggan_kit.evaluation.description_cache import DescriptionCache
@@ -683,6 +684,33 @@ def test_folders_of_numbers(tmp_path: Path) -> None:
         measure("npy", "tif")
 
 
+def test_arrays_of_other_axes_and_bytes(tmp_path: Path) -> None:
+    """Channels first in both files, and numbers whose bytes are in the order of another machine."""
+    images = np.random.default_rng(4).integers(0, 4096, (6, 8, 9, 3)).astype(np.uint16)
+    np.save(tmp_path / "last.npy", images)
+    np.save(tmp_path / "first.npy", images.transpose(0, 3, 1, 2))
+    np.save(tmp_path / "foreign.npy", images.astype(">u2"))
+    np.save(tmp_path / "foreign_floats.npy", images.astype(">f4"))
+    np.save(tmp_path / "floats.npy", images.astype(np.float32))
+    for name in ("last.npy", "first.npy", "foreign.npy"):
+        np.testing.assert_array_equal(read_images(tmp_path / name), images.transpose(0, 3, 1, 2))
+    for pair in (("first.npy", "first.npy"), ("last.npy", "foreign.npy"), ("foreign_floats.npy", "floats.npy")):
+        rows = pggan_kit.evaluate(*(tmp_path / name for name in pair), metrics=["Pixels"], plugins=[PARTS])
+        assert rows[0]["value"] == pytest.approx(0, abs=1e-6) and rows[0]["size"] == "8x9"
+
+
+def test_gray_pictures_are_compared_with_colour_in_colour(tmp_path: Path) -> None:
+    gray = np.random.default_rng(2).integers(0, 256, (5, 8, 8), np.uint8)
+    write_folder(gray, tmp_path / "gray")
+    write_folder(np.stack([gray] * 2 + [255 - gray], axis=-1), tmp_path / "colour")
+    with pytest.warns(UserWarning, match=r"gray is gray and .*colour in colour"):
+        fakes, reals = read_comparable_images(tmp_path / "colour", tmp_path / "gray")
+    np.testing.assert_array_equal(reals, np.stack([gray] * 3, axis=1))
+    np.testing.assert_array_equal(fakes[:, 2], 255 - gray)
+    with pytest.warns(UserWarning, match=r"gray is gray and .*colour in colour"):
+        assert read_comparable_images(tmp_path / "gray", tmp_path / "colour")[0].shape == (5, 3, 8, 8)
+
+
 def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     fakes, reals = folders
 
@@ -698,7 +726,7 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     wide = write_folder(np.zeros((3, 8, 9, 1), np.uint8), tmp_path / "wide")
     refused(fakes, wide, "8x8 in 1 channels of uint8, .*wide of 8x9 in 1 channels of uint8: make them alike first")
     colour = write_folder(np.zeros((3, 8, 8, 3), np.uint8), tmp_path / "colour")
-    refused(fakes, colour, "in 1 channels of uint8, .* in 3 channels")
+    refused(colour, reals, "in 3 channels of uint8, .* in 1 channels")
     Image.new("L", (3, 3)).save(wide / "z.png")
     refused(fakes, wide, "z.png has 3x3 pixels in 1 channels of uint8, and those before it have 8x9 pixels")
     (colour / "0.png").write_bytes(b"no picture")
@@ -710,7 +738,9 @@ def test_bad_folders(folders: tuple[Path, Path], tmp_path: Path) -> None:
     np.savez(tmp_path / "floats.npz", images=np.zeros((3, 8, 8, 1)))
     refused(fakes, tmp_path / "floats.npz", "of uint8, .*floats.npz of 8x8 in 1 channels of float32: make them alike")
     np.savez(tmp_path / "flat.npz", images=np.zeros((3, 8)))
-    refused(fakes, tmp_path / "flat.npz", r"images must be \(N, h, w\) or \(N, h, w, C\), and are float64 \(3, 8\)")
+    refused(fakes, tmp_path / "flat.npz", r"images must be \(N, h, w\), .* or \(N, C, h, w\), and are float64 \(3, 8\)")
+    np.save(tmp_path / "cube.npy", np.zeros((3, 5, 5, 5), np.uint8))
+    refused(fakes, tmp_path / "cube.npy", r"shape \(3, 5, 5, 5\) does not tell which axis holds the channels")
     np.save(tmp_path / "whole.npy", np.zeros((3, 8, 8, 1), np.int64))
     refused(fakes, tmp_path / "whole.npy", "images must be uint8, uint16, int16 or float32, and are int64")
     np.save(tmp_path / "nan.npy", np.full((3, 8, 8, 1), np.nan))

@@ -7,6 +7,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ import pggan_kit
 from pggan_kit import RunError, load_generator
 from pggan_kit.api import sample as sampling
 from pggan_kit.api.image_writers import open_images
+from pggan_kit.layers.value_maps import BYTES
 from pggan_kit.pictures import PictureSettings, open_picture, to_uint8
 from pggan_kit.runs.generators import CHUNK
+from pggan_plugins.datasets import CSV
 
 Cli = Callable[..., Result]
 
@@ -65,7 +68,9 @@ def test_all_formats_have_the_same_images_and_their_labels(labelled: Path, cli: 
         np.testing.assert_array_equal([read_png(members[f"{i:06d}.png"]) for i in range(5)], images)
 
     np.testing.assert_array_equal([read_png(Path(f"folder/{i:06d}.png")) for i in range(5)], images)
-    assert Path("folder/labels.csv").read_text() == "".join(f"{i:06d}.png,{label}\n" for i, label in enumerate(labels))
+    table = CSV("folder/labels.csv", label_column="label", channels=1)
+    assert [table.label(i) for i in range(len(table))] == labels
+    np.testing.assert_array_equal([table.image(i) for i in range(5)], images)
 
     # Fewer images of another call would leave some of these among them.
     again = cli("sample", labelled, "--count", 2, "--out", "folder")
@@ -81,6 +86,8 @@ class Flat(torch.nn.Module):
     images = 0
     alpha = None
     pictures = PictureSettings()
+    values = BYTES
+    generator = SimpleNamespace(stages=[SimpleNamespace(image_channels=1)])
 
     def forward(self, latents: torch.Tensor, *_: Any) -> torch.Tensor:
         return latents.mean(1).view(-1, 1, 1, 1).expand(-1, 1, 32, 32)
@@ -185,3 +192,49 @@ def test_what_fails_leaves_no_file(labelled: Path, tmp_path: Path, monkeypatch: 
         with pytest.raises(RunError, match="broken"):
             sampling.sample(labelled, CHUNK + 1, 0, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_random_numbers_of_the_caller_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between the batches; noise depends on the seed alone."""
+    monkeypatch.setattr(sampling, "CHUNK", 4)
+
+    class Noisy(Flat):
+        def forward(self, latents: torch.Tensor, *_: Any) -> torch.Tensor:
+            return torch.rand(len(latents), 1, 4, 4)
+
+    def draw_three_batches() -> np.ndarray:
+        batches = []
+        for images, _ in sampling.iterate_images(Noisy(), 10, seed=3):  # type: ignore[arg-type]
+            batches.append(images)
+            torch.rand(7)
+        return np.concatenate(batches)
+
+    torch.manual_seed(5)
+    first = draw_three_batches()
+    assert len(np.unique(first.reshape(10, -1), axis=0)) == 10
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    torch.rand(7), torch.rand(7), torch.rand(7)
+    assert torch.equal(after, torch.rand(3))
+    np.testing.assert_array_equal(draw_three_batches(), first)
+    expected = torch.rand(10, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    np.testing.assert_array_equal(first, to_uint8(expected))
+
+
+def test_pngs_are_in_the_units_of_bytes(train: Callable[..., Any], cli: Cli) -> None:
+    dark = "data.value_range = (0, 100)"
+    train(dark, run_dir="dark")
+    train(dark, "pictures.channels = 0", run_dir="shown")
+    for target in ("dark.npy", "dark", "dark.tar", "dark.png"):
+        result = cli("sample", "dark", "--count", 3, "--out", Path("out", target))
+        assert result.exit_code == 0 and "as they are shown" not in result.stderr
+    units = np.load("out/dark.npy")
+    assert units.max() <= 100
+    np.testing.assert_array_equal([read_png(Path(f"out/dark/{i:06d}.png")) for i in range(3)], units)
+    with tarfile.open("out/dark.tar") as archive:
+        np.testing.assert_array_equal([read_png(archive.extractfile(f"{i:06d}.png")) for i in range(3)], units)
+
+    # Under other settings they are as people see them, and that is said.
+    result = cli("sample", "shown", "--count", 3, "--out", "out/shown")
+    assert "3 images to out/shown, as they are shown; an .npz or .npy file has them in the units" in result.stderr
+    assert read_png(Path("out/shown/000000.png")).max() > 100
