@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.endpoints import CENSORED, name_images
 from pggan_kit.ablation.plan import Plan
-from pggan_kit.system.files import explain_damage, read_text
+from pggan_kit.evaluation.results_table import read_results
 
 TABLE = "results.csv"
 """Name of the file with every value of every trial."""
@@ -44,25 +42,15 @@ def read_table(plan: Plan, folder: Path) -> Results:
         RunError: The file is damaged, or cannot be read.
     """
     # Rows of variants or seeds that the plan does not have are left out.
-    path = folder / TABLE
     keys = set(plan.list_runs())
     censored = {name_images(name, quality) for name, quality in plan.quality.items()}
     results: Results = {}
-    with explain_damage(path):
-        try:
-            text = read_text(path)
-        except FileNotFoundError:
-            return {}
-        reader = csv.DictReader(io.StringIO(text))
-        for row in reader:
-            # Cells beyond the head stand under None, for example where a program wrote decimal commas.
-            if None in row:
-                raise ValueError(f"line {reader.line_num} has more cells than the head")
-            key = (row["variant"], int(row["seed"]))
-            if key in keys:
-                _add_row(results, key, row, censored)
-                if row.get("tuned"):
-                    results[key]["tuned"] = _split_tuned(row["tuned"], plan.searches[row["variant"]].parameters)
+    for row in read_results(folder / TABLE):
+        key = (row["variant"], int(row["seed"]))
+        if key in keys:
+            _add_row(results, key, row, censored)
+            if row.get("tuned") and row["variant"] in plan.tune:
+                results[key]["tuned"] = _split_tuned(row["tuned"], plan.searches[row["variant"]].parameters)
     return results
 
 
@@ -114,7 +102,7 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
         if row.get("adopted"):
             results[key]["adopted"] = row["adopted"]
     result = results[key]
-    if int(row["failed"]):
+    if row["failed"] == "1":
         result["failed"] = row.get("reason") or f"see {TABLE}"
         return
 
@@ -128,10 +116,10 @@ def _add_row(results: Results, key: Key, row: Mapping[str, str], censored: Colle
         "metric": row["metric"],
         "value": value,
         "floor": None,
-        "stage": int(row["stage"]),
+        "stage": int(row["stage"]) if row["stage"] else None,
         "images": int(row["images"]),
         "average": row.get("average") or None,
     }
     if row["metric"] in censored:
-        added[CENSORED] = int(row[CENSORED]) if row[CENSORED] else None
+        added[CENSORED] = int(row[CENSORED]) if row.get(CENSORED) else None
     rows.append(added)

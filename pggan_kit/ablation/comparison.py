@@ -16,12 +16,13 @@ from pggan_kit.ablation.endpoints import CENSORED, compare_times
 from pggan_kit.ablation.estimators import estimate_contrast
 from pggan_kit.ablation.plan import Plan
 from pggan_kit.ablation.robustness import list_checks
+from pggan_kit.evaluation.scales import convert_to_scale
 
 Results = Mapping[tuple[str, int], Mapping[str, Any]]
 """Results as `trial.read_result` gives them, by (variant, seed)."""
 
 ESTIMATES_OF_DIFFERENCES = ("iqm", "posterior", "pairing_saved", "pairs_for_equivalence", "pairs_for_difference")
-"""Estimates that take the differences themselves, and not their order alone."""
+"""Estimates that take the differences themselves, and not their order alone: there are none where ranks decide."""
 
 
 def compare_variants(
@@ -32,7 +33,8 @@ def compare_variants(
     The difference of a seed is the weighted sum of its runs' logarithms, or of their values, as the metric states its
     `scale`. Interval, TOST and bootstrap use the seeds of which all runs have a finite value. If a run has none, the
     test is that of signed ranks over all seeds: a run that failed or gave no finite value ranks worst, by the metric's
-    `direction`, and a value of 0 on a logarithmic scale ranks below all others.
+    `direction`, and a value of 0 on a logarithmic scale ranks below all others. Estimates of the size of the difference
+    and equivalence, which would be those of the other seeds alone, are None then.
 
     Args:
         plan: The plan.
@@ -47,9 +49,10 @@ def compare_variants(
         `seeds`, and `n`, the number of those of which all runs have a finite value; `failures`, see
         `compare_failures`; `correlation` of the contrast's two sides; the statistics of the differences; `ranks` if
         these decide; `p`; `sign` of what `p` tests, -1, 0 or 1; `estimates`, see `estimators.estimate_contrast`.
-        If runs ended without a finite value, `without_value` has their seeds, by variant. Images to a quality also
-        have `censored`, see `_describe_censored`. If a run never reached it, the statistics of the differences are
-        None, since a mean of those that did says nothing about the others, and `order` has the number of seeds whose
+        If runs ended without a finite value, `without_value` has their seeds, by variant, and `without_logarithm` those
+        of values of 0 (or below) on a logarithmic scale. Images to a quality also have `censored`, see
+        `_describe_censored`. If a run never reached it, or a value has no logarithm, the statistics of the differences
+        are None, since a mean of the others says nothing about these, and `order` has the number of seeds whose
         difference is `above` 0, `below` 0, and `equal`, in the order of the ranks.
     """
     seeds = [seed for seed in seeds if all((name, seed) in results for name in contrast.weights)]
@@ -81,15 +84,23 @@ def compare_variants(
     without_value = _list_without_value(results, contrast, seeds, metric)
     if without_value:
         entry["without_value"] = without_value
+    without_logarithm = _list_without_logarithm(results, contrast, seeds, metric, quantity["scale"])
+    if without_logarithm:
+        entry["without_logarithm"] = without_logarithm
 
-    # Where a run never reached a quality, differences of the others have no mean that would be one of all.
+    # Where a run never reached a quality, or is perfect, differences of the others have no mean that would be one of
+    # all.
     if any(CENSORED in find_row(results, name, seed, metric) for seed in seeds for name in contrast.weights):
         entry["censored"] = _describe_censored(results, contrast, seeds, metric)
     is_censored = "censored" in entry and any(entry["censored"]["runs"].values())
-    entry |= _test_differences(contrast, scaled, [] if is_censored else finite, margin, family)
-    entry["estimates"] = estimate_contrast(contrast, scaled, quantity["direction"], margin, family)
-    if is_censored:
+    has_no_mean = is_censored or bool(without_logarithm)
+    entry |= _test_differences(contrast, scaled, [] if has_no_mean else finite, margin, family)
+    if has_no_mean:
         entry["order"] = _count_order(contrast, scaled)
+
+    # Where ranks decide, the seeds with finite differences may say the opposite.
+    entry["estimates"] = estimate_contrast(contrast, scaled, quantity["direction"], margin, family)
+    if entry["ranks"]:
         entry["estimates"] |= dict.fromkeys(ESTIMATES_OF_DIFFERENCES)
     return entry
 
@@ -142,7 +153,9 @@ def _test_differences(
         ranks = st.rank_with_signs([contrast.sum_values(values) for values in scaled])
         entry["ranks"] = st.run_sign_flip_test(ranks)._asdict()
         entry["sign"] = int(np.sign(sum(ranks)))
-        entry["smallest_effect"] = None  # it belongs to sign flips of the differences, which do not decide here
+        # These belong to the differences, which do not decide here.
+        entry["smallest_effect"] = None
+        entry["equivalence"] = None
     test = entry["ranks"] or entry["sign_flip"]
     entry["p"] = test["p"] if test else None
     return entry
@@ -162,6 +175,22 @@ def _list_without_value(
     listed = {}
     for name in contrast.weights:
         own = [seed for seed in seeds if not results[name, seed]["failed"] and has_failed(results, name, seed, metric)]
+        if own:
+            listed[name] = own
+    return listed
+
+
+def _list_without_logarithm(
+    results: Results, contrast: Contrast, seeds: Sequence[int], metric: str, scale: str
+) -> dict[str, list[int]]:
+    """Return the seeds of the runs whose finite value has no logarithm although it is compared by it, by variant."""
+    listed = {}
+    for name in contrast.weights:
+        own = []
+        for seed in seeds:
+            value = find_value(results, name, seed, metric)
+            if value is not None and math.isinf(convert_to_scale(value, scale)):
+                own.append(seed)
         if own:
             listed[name] = own
     return listed
@@ -252,23 +281,17 @@ def make_sample(
 def _scale_values(
     plan: Plan, results: Results, contrast: Contrast, metric: str, seeds: Sequence[int]
 ) -> list[dict[str, float]]:
-    """Return the values of a contrast's variants on the scale of a metric, for each seed; see `convert_to_scale`."""
+    """Return the values of a contrast's variants on the scale of a metric, seed by seed; the worst of a run without."""
     quantity = plan.get_quantity(metric)
     worst = math.inf if quantity["direction"] == "lower" else -math.inf
     scaled = []
     for seed in seeds:
         values = {name: find_value(results, name, seed, metric) for name in contrast.weights}
-        scaled.append({name: convert_to_scale(value, quantity["scale"], worst) for name, value in values.items()})
+        own = {}
+        for name, value in values.items():
+            own[name] = worst if value is None else convert_to_scale(value, quantity["scale"])
+        scaled.append(own)
     return scaled
-
-
-def convert_to_scale(value: float | None, scale: str, worst: float) -> float:
-    """Return a value on the scale on which runs are compared, perhaps infinite; `worst` if a run has none."""
-    if value is None:
-        return worst
-    if scale == "plain":
-        return value
-    return math.log(value) if value > 0 else -math.inf
 
 
 def find_value(results: Results, variant: str, seed: int, metric: str) -> float | None:

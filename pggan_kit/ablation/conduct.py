@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,9 +261,15 @@ def _make_csv_rows(plan: Plan, name: str, seed: int, result: dict[str, Any]) -> 
     rows = []
     for row in result["rows"]:
         first_cells = [name, seed, row["stage"], row["images"]]
-        value = "" if row["value"] is None else repr(row["value"])
+        value = _format_value(row["value"])
         own_cells = [*last_cells, row.get("average") or "", row.get(CENSORED) or "", tuned, ""]
         rows.append([*first_cells, row["metric"], value, *own_cells])
-        if row["floor"] is not None:
-            rows.append([*first_cells, f"{row['metric']}{FLOOR}", repr(row["floor"]), *own_cells])
+        floor = _format_value(row["floor"])
+        if floor:
+            rows.append([*first_cells, f"{row['metric']}{FLOOR}", floor, *own_cells])
     return rows
+
+
+def _format_value(value: float | None) -> str:
+    """Return a cell with all digits of a value; an empty one where it is not finite, as after it was kept as JSON."""
+    return "" if value is None or not math.isfinite(value) else repr(value)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import integrate, stats
 
 from pggan_kit.errors import RunError
+from pggan_kit.evaluation.scales import convert_to_scale
 from pggan_kit.runs.branches import list_lineage
 from pggan_kit.runs.directory import RunDirectory
 
@@ -211,7 +212,7 @@ def _average_over_images(ticks: Sequence[Tick], begin: int, end: int, scale: str
     """Return the mean of a stage's curve over its images, on the scale; None if it ends without a finite value."""
     if ticks[-1].value is None:
         return None
-    known = [(tick.images, _convert_to_scale(tick.value, scale)) for tick in ticks if tick.value is not None]
+    known = [(tick.images, convert_to_scale(tick.value, scale)) for tick in ticks if tick.value is not None]
     if any(math.isinf(value) for _, value in known):
         return -math.inf  # a perfect value has no logarithm
 
@@ -235,12 +236,12 @@ def find_images_to_quality(
     """
     # Lower is better from here on, on the scale on which the curve is straight.
     sign = 1.0 if direction == "lower" else -1.0
-    wanted = _convert_to_scale(quality, scale)
+    wanted = convert_to_scale(quality, scale)
     before: tuple[int, float] | None = None
     for tick in ticks:
         if tick.stage != stage or tick.value is None:
             continue
-        value = _convert_to_scale(tick.value, scale)
+        value = convert_to_scale(tick.value, scale)
         if sign * value <= sign * wanted:
             # Between two ticks the curve is a straight line; before the first, or to or from a value of 0 on a
             # logarithmic scale, there is none.
@@ -250,13 +251,6 @@ def find_images_to_quality(
             return before[0] + share * (tick.images - before[0])
         before = (tick.images, value)
     return None
-
-
-def _convert_to_scale(value: float, scale: str) -> float:
-    """Return a value on the scale on which curves are straight, perhaps -infinite."""
-    if scale == "plain":
-        return value
-    return math.log(value) if value > 0 else -math.inf
 
 
 def _convert_from_scale(value: float, scale: str) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -106,6 +107,7 @@ def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
     table = WideTable(headers, keys=2, title=title)
     for entry in entries:
         estimates = entry["estimates"]
+        iqm = estimates["iqm"]
         posterior = estimates["posterior"]
         # With too few pairs there is no posterior.
         shares = ""
@@ -114,9 +116,9 @@ def _build_estimate_table(title: str, entries: list[Mapping[str, Any]]) -> WideT
         table.add_row(
             entry["name"],
             entry["role"],
-            _format_estimate(estimates["iqm"], "+.3f"),
-            _format_estimate(estimates["improvement"]["paired"], ".2f"),
-            _format_estimate(estimates["improvement"]["unpaired"], ".2f"),
+            "-" if iqm is None else _format_with_interval(iqm["value"], iqm["interval"], entry["scale"]),
+            _format_share(estimates["improvement"]["paired"]),
+            _format_share(estimates["improvement"]["unpaired"]),
             shares,
         )
     return table
@@ -140,7 +142,7 @@ def _build_check_table(entries: list[Mapping[str, Any]]) -> WideTable:
                 row["metric"],
                 row["average"] or "the endpoint's",
                 str(row["n"]),
-                _format_mean(row),
+                _format_mean({**row, "scale": entry["scale"]}),
                 _format_p(row["holm"]),
                 _format_p(row["equivalence_holm"]),
                 row["verdict"],
@@ -241,8 +243,8 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
     every_entry = [*analysis["contrasts"], *analysis["secondary"]]
     if any("order" in entry for entry in every_entry):
         mean += (
-            " Where a run never reached a quality there is no mean: the number of pairs above and below 0 takes its "
-            "place, in which such a run is the worst."
+            " Where a run never reached a quality, or its value is 0 and compared by its logarithm, there is no mean: "
+            "the number of pairs above and below 0 takes its place, in which a run without a value is the worst."
         )
 
     # The margin, and whether p of equivalence is corrected.
@@ -258,7 +260,8 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         f"{POWER:.0%} of cases: of confirmatory contrasts at {ALPHA:g} over all of them, of others at {ALPHA:g} each.",
         "r": "r: correlation between the runs of a pair.",
         "failed": "failed: runs that failed or gave no finite value, with McNemar's exact test.",
-        "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds.",
+        "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds. Where ranks decide there is none "
+        "and no posterior: those of the pairs that have values may say the opposite.",
         "P(better), paired": "P(better): the share of seeds with a better value (paired), and of all pairs of runs "
         "(unpaired).",
         "better / within / worse": "better / within / worse: posterior probability that the mean is better than the "
@@ -271,6 +274,12 @@ def _describe_without_value(entry: Mapping[str, Any]) -> str:
     runs = [f"{name} {seed}" for name, seeds in entry["without_value"].items() for seed in seeds]
     verb = "counts" if len(runs) == 1 else "count"
     return f"{entry['metric']}, {entry['name']}: {', '.join(runs)} ended without a finite value, and {verb} as failed."
+
+
+def _describe_without_logarithm(entry: Mapping[str, Any]) -> str:
+    """Return a sentence on the runs whose value of 0 is compared by its logarithm."""
+    runs = ", ".join(f"{len(seeds)} of {name}" for name, seeds in entry["without_logarithm"].items())
+    return f"{entry['metric']}, {entry['name']}: 0 in {runs}, which has no logarithm: it ranks below all other values."
 
 
 def list_failures(analysis: Mapping[str, Any]) -> list[str]:
@@ -318,13 +327,31 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
         if entry["bootstrap"]:
             low, high = entry["bootstrap"]
             name = entry["name"]
-            notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:+.3f}, {high:+.3f}]")
-    described = [entry for entry in analysis["contrasts"] if "order" not in entry]
+            form = choose_digits(entry["bootstrap"], entry["scale"])
+            notes.append(f"bootstrap (BCa) of {name}, {entry['role']}: [{low:{form}}, {high:{form}}]")
+    if any(entry["bootstrap"] for entry in analysis["contrasts"]):
+        notes.append(
+            "bootstrap (BCa): with few pairs it is too narrow: of 8 normal differences it contains the mean in less "
+            "than 90 % of cases, and Student's interval in 95 %."
+        )
+    described = [entry for entry in analysis["contrasts"] if not entry["ranks"]]
     notes += [_describe_pairing(entry, analysis["margin"]) for entry in described]
     every_entry = [*analysis["contrasts"], *analysis["secondary"]]
     notes += [_describe_without_value(entry) for entry in every_entry if "without_value" in entry]
+    notes += [_describe_without_logarithm(entry) for entry in every_entry if "without_logarithm" in entry]
     notes += [_describe_censored(entry) for entry in every_entry if "censored" in entry]
     return notes
+
+
+def choose_digits(values: Sequence[float], scale: str) -> str:
+    """Return the format of differences and their interval: three decimal places of logarithms; on a plain scale, whose
+    unit may be any, as many as show three digits of the widest distance between two of the values."""
+    places = 3
+    if scale == "plain":
+        width = max(values) - min(values) or max(abs(value) for value in values)
+        if width > 0:
+            places = max(0, 2 - math.floor(math.log10(width)))
+    return f"+.{places}f"
 
 
 def _format_mean(entry: Mapping[str, Any]) -> str:
@@ -333,20 +360,27 @@ def _format_mean(entry: Mapping[str, Any]) -> str:
         return f"above in {order['above']}, below in {order['below']} of {sum(order.values())}"
     if entry["mean"] is None:
         return "-"
-    if entry["interval"] is None:
-        return f"{entry['mean']:+.3f}"
-    low, high = entry["interval"]
-    return f"{entry['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return _format_with_interval(entry["mean"], entry["interval"], entry["scale"])
 
 
-def _format_estimate(estimate: Mapping[str, Any] | None, form: str) -> str:
-    """Return a value and its interval, where there are any."""
+def _format_with_interval(value: float, interval: Sequence[float] | None, scale: str) -> str:
+    """Return a value of a difference and its interval, if it has one."""
+    form = choose_digits([value, *(interval or ())], scale)
+    text = format(value, form)
+    if interval is not None:
+        low, high = interval
+        text += f" [{low:{form}}, {high:{form}}]"
+    return text
+
+
+def _format_share(estimate: Mapping[str, Any] | None) -> str:
+    """Return a probability and its interval, where there are any."""
     if estimate is None:
         return "-"
-    text = format(estimate["value"], form)
+    text = f"{estimate['value']:.2f}"
     if estimate["interval"] is not None:
         low, high = estimate["interval"]
-        text += f" [{low:{form}}, {high:{form}}]"
+        text += f" [{low:.2f}, {high:.2f}]"
     return text
 
 
@@ -367,7 +401,11 @@ def _format_p(value: float | None) -> str:
         return ""
     if value < 1e-4:
         return "<1e-4"
-    return f"{value:.2g}"
+    # Two digits, unless they hide on which side of the level it is.
+    digits = 2
+    while float(f"{value:.{digits}g}") == ALPHA != value:
+        digits += 1
+    return f"{value:.{digits}g}"
 
 
 def _format_verdict(entry: Mapping[str, Any]) -> str:

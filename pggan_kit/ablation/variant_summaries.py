@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pggan_kit.ablation.comparison import Results, convert_to_scale, find_value, has_failed
+from pggan_kit.ablation.comparison import Results, find_value, has_failed
 from pggan_kit.ablation.estimators import compute_profiles, estimate_iqm
 from pggan_kit.ablation.plan import Plan
+from pggan_kit.evaluation.scales import compute_mean, convert_to_scale
 
 
 def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]
         "died": died,
         "censored": censored,
         # A mean of those that reached the quality says nothing about the others.
-        "mean": None if censored else _compute_mean(values, scale),
+        "mean": compute_mean(values, scale) if values and not censored else None,
         "iqm": _estimate_iqm(_list_values(plan, results, name), scale),
         "floor": float(np.mean(floors)) if floors else None,
     }
@@ -69,7 +70,7 @@ def _list_values(plan: Plan, results: Results, name: str) -> list[float]:
 def _estimate_iqm(values: Sequence[float], scale: str) -> dict[str, Any] | None:
     """Return the interquartile mean of values in their own unit, taken on their scale."""
     # A run without a value is infinite, and so is its logarithm.
-    scaled = [value if math.isinf(value) else convert_to_scale(value, scale, math.inf) for value in values]
+    scaled = [value if math.isinf(value) else convert_to_scale(value, scale) for value in values]
     found = estimate_iqm(scaled)
     if found is None or scale == "plain":
         return found
@@ -77,14 +78,3 @@ def _estimate_iqm(values: Sequence[float], scale: str) -> dict[str, Any] | None:
     if interval is not None:
         interval = [math.exp(end) for end in interval]
     return {"value": math.exp(found["value"]), "interval": interval}
-
-
-def _compute_mean(values: Sequence[float], scale: str) -> float | None:
-    """Return the geometric mean on a logarithmic scale, else the arithmetic one; None if there are no values."""
-    if not values:
-        return None
-    if scale == "plain":
-        return float(np.mean(values))
-    if min(values) <= 0:
-        return 0.0
-    return math.exp(np.mean([math.log(value) for value in values]))

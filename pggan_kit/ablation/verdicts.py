@@ -17,7 +17,7 @@ def add_verdicts(entries: Sequence[dict[str, Any]], family: int = 0) -> None:
     """Add `holm`, `equivalence_holm` and `verdict` to the confirmatory entries.
 
     Both tests are corrected for the number of these contrasts. If a run has no value, no equivalence is claimed, and
-    `equivalence_holm` is None.
+    `equivalence` and `equivalence_holm` are None.
 
     Args:
         entries: The planned contrasts.
@@ -26,7 +26,7 @@ def add_verdicts(entries: Sequence[dict[str, Any]], family: int = 0) -> None:
     """
     confirmatory = [entry for entry in entries if entry["role"] == "confirmatory"]
     difference = [entry["p"] for entry in confirmatory]
-    equivalence = [None if entry["ranks"] else entry["equivalence"] for entry in confirmatory]
+    equivalence = [entry["equivalence"] for entry in confirmatory]
 
     # Differences and equivalences are two families of tests; each is corrected for itself.
     others: list[float | None] = [None] * (family - len(confirmatory))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,11 +11,9 @@ from typing import Any
 
 from pggan_kit.components import find_quantity
 from pggan_kit.errors import RunError
+from pggan_kit.evaluation.results_table import read_results
 from pggan_kit.report.run_record import NoTickError, RunRecord, read_run
 from pggan_kit.system.files import explain_damage, read_text
-
-COLUMNS = ("variant", "seed", "stage", "images", "metric", "value", "failed", "revision", "hardware")
-"""Columns that `results.csv` has at least."""
 
 NUMBERS = ("equivalence", "smallest_effect", "correlation")
 """Entries of a contrast that the table shows beside the mean and its test."""
@@ -76,40 +72,43 @@ class AblationRecord:
         return paragraph.strip()
 
     @property
-    def logarithmic(self) -> bool:
-        """Whether runs are compared by the endpoint's logarithm, as all were before plans recorded the scale."""
+    def scale(self) -> str:
+        """The scale on which runs are compared: `log`, as all were before plans recorded it, or `plain`."""
         quantity = find_quantity(self.plan.get("quantities", {}), self.primary)
-        return quantity is None or bool(quantity["scale"] == "log")
+        return "log" if quantity is None else str(quantity["scale"])
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether runs are compared by the endpoint's logarithm."""
+        return self.scale == "log"
+
+    @property
+    def direction(self) -> str | None:
+        """Which values of the endpoint are better, `lower` or `higher`; None of a plan that does not record it."""
+        quantity = find_quantity(self.plan.get("quantities", {}), self.primary)
+        return None if quantity is None else quantity.get("direction")
+
+    def is_planned(self, seed: int) -> bool:
+        """Return whether a seed is one of the first start; others were added later."""
+        return "seeds" not in self.plan or seed in self.plan["seeds"]
 
     def final(self) -> dict[str, dict[int, float]]:
-        """Return the primary endpoint of each run that has one, by variant and seed, at the last stage.
-
-        Where the endpoint is compared by its logarithm, values that have none are left out.
-        """
+        """Return the primary endpoint of each run of a planned seed that has one, by variant and seed."""
         values: dict[str, dict[int, float]] = {name: {} for name in self.variants}
-        last_clock: dict[tuple[str, int], int] = {}
         for row in self.results:
             variant = row["variant"]
             seed = int(row["seed"])
             value = parse_number(row["value"])
-            if row["metric"] != self.primary or variant not in values or value is None:
-                continue
-            if self.logarithmic and value <= 0:
-                continue
-
-            # A later row of the run replaces an earlier one.
-            clock = int(row["images"])
-            if clock >= last_clock.get((variant, seed), 0):
+            if row["metric"] == self.primary and variant in values and value is not None and self.is_planned(seed):
                 values[variant][seed] = value
-                last_clock[variant, seed] = clock
         return values
 
-    def list_floors(self, variant: str) -> list[float]:
-        """Return the noise floors of the primary endpoint: the same metric between two halves of the real data."""
-        name = f"{self.primary}_floor"
-        rows = [row for row in self.results if row["variant"] == variant and row["metric"] == name]
-        values = [parse_number(row["value"]) for row in rows]
-        return [value for value in values if value is not None]
+    def plotted(self) -> dict[str, dict[int, float]]:
+        """Return the values of `final` that have a place on the axis: on a logarithmic one, those above 0."""
+        if not self.logarithmic:
+            return self.final()
+        values = self.final()
+        return {name: {seed: own[seed] for seed in own if own[seed] > 0} for name, own in values.items()}
 
     def pick_one_of_each(self) -> list[RunRecord]:
         """Return a run of each variant, all of the first seed that most of them have."""
@@ -148,7 +147,7 @@ def read_ablation(folder: Path) -> AblationRecord:
         RunError: The plan or the results are damaged, or nothing has run yet.
     """
     plan = _read_plan(folder / "plan.json")
-    results = _read_results(folder / "results.csv")
+    results = read_results(folder / "results.csv")
     table = _read_table(folder / "table.txt")
     runs = _read_runs(folder / "runs", plan["variants"])
     if not runs and not results:
@@ -179,26 +178,6 @@ def _is_complete(plan: Any) -> bool:
         if len(pair) != 2 or not set(pair) <= set(variants):
             return False
     return all(quantity["scale"] in SCALES for quantity in plan.get("quantities", {}).values())
-
-
-def _read_results(path: Path) -> list[dict[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-
-    # The head is line 1.
-    for line, row in enumerate(rows, start=2):
-        if None in row:
-            raise RunError(f"{path} is damaged: line {line} has more cells than the head")
-        missing = [name for name in COLUMNS if not isinstance(row.get(name), str)]
-        if missing:
-            raise RunError(f"{path} is damaged: line {line} has no good {', '.join(missing)}")
-        if not row["seed"].isdecimal() or (row["images"] and not row["images"].isdecimal()):
-            raise RunError(f"{path} is damaged: line {line} has no good seed or images")
-    return rows
 
 
 def _read_table(path: Path) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pggan_kit.evaluation.scales import compute_mean, convert_to_scale
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.report import plots
 from pggan_kit.report.ablation_record import AblationRecord, name_contrast, parse_number
@@ -21,24 +22,21 @@ MOST_PLOTS = 8
 """Maximum of plots of every seed."""
 
 VERDICTS = {
-    "different": "{variant} differs from {against} in {endpoint}",
+    "different": "{variant} {differs} {against} in {endpoint}",
     "different, by less than the margin": (
-        "{variant} differs from {against} in {endpoint}, by less than the margin of equivalence"
+        "{variant} {differs} {against} in {endpoint}, by less than the margin of equivalence"
     ),
     "equivalent": "{variant} is equivalent to {against} in {endpoint}",
     "undecided": "whether {variant} differs from {against} in {endpoint} is undecided",
 }
 """Clauses for the verdicts of confirmatory contrasts."""
 
-NOT_FAILED = ("", "0", "false", "no")
-"""Values of a row's `failed` where the run did not fail."""
-
 
 def result_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Section:
     """Return the answer in one sentence, the tables, and the plots of contrasts and of each seed's result.
 
-    A note in `table.txt` or of the analysis stands before the answer: it may say that the answer is withdrawn, or that
-    there is none yet. What was added or adopted is named below it.
+    Before the answer stands what the analysis lacks of the plan, and a note in `table.txt` or of the analysis: it may
+    say that the answer is withdrawn, or that there is none yet. What was added or adopted is named below it.
 
     Args:
         ablation: The ablation.
@@ -46,14 +44,15 @@ def result_section(ablation: AblationRecord, analysis: Mapping[str, Any]) -> Sec
     """
     section = Section(f"Result: {ablation.primary}")
     contrasts = analysis["contrasts"]
-    note = ablation.note or analysis.get("note")
-    if note:
-        section.texts.append(note)
+    for note in (describe_unanalysed(ablation, analysis), ablation.note or analysis.get("note")):
+        if note:
+            section.texts.append(note)
     answer = state_answer(ablation, contrasts)
     if answer:
         section.texts.append(answer)
     section.texts.append(describe_measurement(ablation))
     section.texts += describe_failures(analysis)
+    section.texts += describe_without_logarithm(ablation)
     added = describe_added(analysis)
     if added:
         section.texts.append(added)
@@ -76,7 +75,7 @@ def state_answer(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]
     clauses = []
     for contrast in contrasts:
         if contrast["role"] == "confirmatory" and contrast.get("verdict"):
-            clause = _state_verdict(contrast, ablation.primary) + _state_difference(contrast, ablation)
+            clause = _state_verdict(contrast, ablation) + _state_basis(contrast, ablation)
             clauses.append(clause + _state_robustness(contrast))
     return f"Answer: {'; '.join(clauses)}." if clauses else ""
 
@@ -119,6 +118,45 @@ def describe_failures(analysis: Mapping[str, Any]) -> list[str]:
     return [f"Failed: {', '.join(names)}: {reason}." for reason, names in runs.items()]
 
 
+def describe_without_logarithm(ablation: AblationRecord) -> list[str]:
+    """Return a sentence for each variant with values of 0 although its logarithms are compared."""
+    sentences = []
+    for name, values in ablation.final().items():
+        count = sum(math.isinf(convert_to_scale(value, ablation.scale)) for value in values.values())
+        if count:
+            sentences.append(
+                f"{count} of {len(values)} runs of {name} have a {ablation.primary} of 0, which has no logarithm: it "
+                "ranks below all other values, and the geometric mean is 0."
+            )
+    return sentences
+
+
+def describe_unanalysed(ablation: AblationRecord, analysis: Mapping[str, Any]) -> str:
+    """Return a sentence on what was added to the plan after the analysis was written; empty where nothing was."""
+    # Before there is an analysis, its note says so.
+    if not analysis["contrasts"]:
+        return ""
+    plan = ablation.plan
+    exploratory = analysis.get("exploratory") or {}
+    names = [name_contrast(contrast) for contrast in analysis["contrasts"]]
+    seeds = [seed for seed in plan.get("exploratory", ()) if seed not in exploratory.get("seeds", ())]
+    variants = [name for name in plan.get("exploratory_variants", ()) if name not in exploratory.get("variants", ())]
+    pairs = [f"{variant} - {against}" for variant, against in plan.get("exploratory_contrasts", ())]
+    contrasts = [name for name in pairs if name not in names]
+
+    parts = []
+    for noun, added in (("seeds", map(str, seeds)), ("variants", variants), ("contrasts", contrasts)):
+        listed = ", ".join(added)
+        if listed:
+            parts.append(f"{noun} {listed}")
+    if not parts:
+        return ""
+    return (
+        f"UNFINISHED: the plan has {'; '.join(parts)}, which were added after this analysis was written and are not in "
+        "it. An analysis with them follows when all of their runs have ended."
+    )
+
+
 def describe_added(analysis: Mapping[str, Any]) -> str:
     """Return a sentence on the seeds, variants and runs that the first start did not have; empty where it had all."""
     exploratory = analysis.get("exploratory") or {}
@@ -149,17 +187,63 @@ def _find_basis(contrast: Mapping[str, Any], exploratory: Mapping[str, Any]) -> 
     return "; ".join(parts)
 
 
-def _state_verdict(contrast: Mapping[str, Any], endpoint: str) -> str:
+def _state_verdict(contrast: Mapping[str, Any], ablation: AblationRecord) -> str:
     verdict = str(contrast["verdict"])
+    side = find_side(contrast, ablation)
     if "variant" not in contrast:
-        return f"{name_contrast(contrast)} in {endpoint}: {verdict}"
+        text = f"{name_contrast(contrast)} in {ablation.primary}: {verdict}"
+        return f"{text}, on the {side} side" if side and verdict.startswith("different") else text
+    names = {"variant": contrast["variant"], "against": contrast["against"], "endpoint": ablation.primary}
     if verdict not in VERDICTS:
-        return f"{contrast['variant']} against {contrast['against']} in {endpoint}: {verdict}"
-    return VERDICTS[verdict].format(variant=contrast["variant"], against=contrast["against"], endpoint=endpoint)
+        return "{variant} against {against} in {endpoint}: ".format(**names) + verdict
+    return VERDICTS[verdict].format(**names, differs=f"is {side} than" if side else "differs from")
+
+
+def find_side(contrast: Mapping[str, Any], ablation: AblationRecord) -> str:
+    """Return whether the first side of a contrast is `better` or `worse` by what its test takes; empty if unknown.
+
+    Where signed ranks are tested, in which a run without a value is the worst, the mean of the others may have the
+    other sign.
+    """
+    direction = contrast.get("direction") or ablation.direction
+    sign = contrast.get("sign")
+    if sign is None and not contrast.get("ranks") and contrast["mean"] is not None:
+        sign = np.sign(contrast["mean"])
+    if direction is None or not sign:
+        return ""
+    return "better" if (sign < 0) == (direction == "lower") else "worse"
+
+
+def _state_basis(contrast: Mapping[str, Any], ablation: AblationRecord) -> str:
+    """Return what a verdict rests on, in parentheses: the mean difference, or signed ranks and why they were tested."""
+    if not contrast.get("ranks"):
+        difference = _state_difference(contrast, ablation)
+        return f" ({difference}, {contrast['n']} pairs of runs)" if difference else ""
+
+    # Why ranks: what some of the runs lack.
+    parts = []
+    failures = format_failures(contrast)
+    if failures not in ("-", "0:0"):
+        parts.append(f"failed {failures}")
+    never = contrast.get("censored", {}).get("runs", {})
+    if any(never.values()):
+        parts.append("not reached by " + ", ".join(f"{count} of {name}" for name, count in never.items()))
+    perfect = contrast.get("without_logarithm", {})
+    if perfect:
+        parts.append("0 in " + ", ".join(f"{len(seeds)} of {name}" for name, seeds in perfect.items()))
+
+    # What the pairs say, of which there may be a mean of some.
+    order = contrast.get("order")
+    if order is not None:
+        parts.append(f"above in {order['above']}, below in {order['below']} of {sum(order.values())} pairs of runs")
+    difference = _state_difference(contrast, ablation)
+    if difference:
+        parts.append(f"of the {contrast['n']} pairs with values: {difference}")
+    return f", by signed ranks ({'; '.join(parts)})"
 
 
 def _state_difference(contrast: Mapping[str, Any], ablation: AblationRecord) -> str:
-    """Return the mean difference and its interval in parentheses, in percent where logarithms were compared."""
+    """Return the mean difference and its interval, in percent where logarithms were compared; empty without them."""
     if contrast["mean"] is None or not contrast["interval"]:
         return ""
     low, high = contrast["interval"]
@@ -170,12 +254,12 @@ def _state_difference(contrast: Mapping[str, Any], ablation: AblationRecord) -> 
         else:
             numbers.append(f"{value:+.4g}")
     mean, lower, upper = numbers
-    return f" (mean difference {mean}, 95 % interval {lower} to {upper}, {contrast['n']} pairs of runs)"
+    return f"mean difference {mean}, 95 % interval {lower} to {upper}"
 
 
 def plot_results(ablation: AblationRecord) -> list[Figure]:
     """Return the plot of each run's endpoint; none where no run has one."""
-    values = ablation.final()
+    values = ablation.plotted()
     if not any(values.values()):
         return []
     axis = ""
@@ -185,14 +269,16 @@ def plot_results(ablation: AblationRecord) -> list[Figure]:
         kind = "geometric means"
     if any(is_censored(row, ablation.primary) for row in ablation.results):
         kind += " of the runs that reached the quality"
+    if values != ablation.final():
+        kind += " of the values above 0"
 
     # The alternative text lists the means.
     described = []
     for name, own in values.items():
         if own:
-            described.append(f"{name}: {average(own.values(), ablation.logarithmic):.4g}")
+            described.append(f"{name}: {compute_mean(list(own.values()), ablation.scale):.4g}")
     alt = (
-        f"{ablation.primary} of each run by variant{axis}; gray lines join runs of one seed. "
+        f"{ablation.primary} of each planned run by variant{axis}; gray lines join runs of one seed. "
         f"{kind.capitalize()}: {'; '.join(described)}."
     )
     caption = (
@@ -205,48 +291,62 @@ def plot_results(ablation: AblationRecord) -> list[Figure]:
 def tabulate_variants(ablation: AblationRecord) -> Table:
     """Return a row for each variant: its runs, how many failed or have no value, mean, spread and floor of the primary.
 
-    If a run never reached the quality that is the endpoint, its variant has neither: they would be those of the others.
+    These are the runs of the planned seeds; those of added seeds have rows of their own below them. If a run never
+    reached the quality that is the endpoint, its row has no mean and no spread: they would be those of the others.
     """
-    values = ablation.final()
-    rows = []
-    every_censored = []
+    # The planned runs first: what was added confirms nothing.
+    groups = []
+    added = []
     for name in ablation.variants:
         kind = "control" if name in ablation.controls else "variant"
-        results = [row for row in ablation.results if row["variant"] == name]
+        if name in ablation.plan.get("exploratory_variants", ()):
+            kind = "added variant"
+        own = [row for row in ablation.results if row["variant"] == name]
+        groups.append((name, kind, [row for row in own if ablation.is_planned(int(row["seed"]))]))
+        rest = [row for row in own if not ablation.is_planned(int(row["seed"]))]
+        if rest:
+            added.append((name, "added seeds", rest))
+    groups += added
+
+    rows: list[list[Any]] = []
+    every_censored = []
+    floors = []
+    for name, kind, results in groups:
         seeds = {row["seed"] for row in results}
-        failed = {row["seed"] for row in results if is_failed(row) or lacks_value(row, ablation.primary)}
-
+        failed = {row["seed"] for row in results if row["failed"] == "1" or lacks_value(row, ablation.primary)}
         censored = {row["seed"] for row in results if is_censored(row, ablation.primary)}
+        values = [] if censored else list_numbers(results, ablation.primary)
+        mean = compute_mean(values, ablation.scale) if values else None
+        rows.append([name, kind, len(seeds), len(failed - censored), mean, _compute_deviation(values, ablation.scale)])
         every_censored.append(len(censored))
+        floors.append(list_numbers(results, f"{ablation.primary}_floor"))
 
-        # The spread is that of the numbers that are compared.
-        own = [] if censored else list(values[name].values())
-        mean = None
-        deviation = None
-        if own:
-            mean = average(own, ablation.logarithmic)
-        if len(own) > 1:
-            compared = np.log(own) if ablation.logarithmic else np.array(own)
-            deviation = float(np.std(compared, ddof=1))
-        rows.append([name, kind, len(seeds), len(failed - censored), mean, deviation])
-
-    floors = {name: ablation.list_floors(name) for name in ablation.variants}
+    # Columns that only some ablations have.
     columns = [f"{ablation.primary}, mean", "sd"]
     if ablation.logarithmic:
         columns = [f"{ablation.primary}, geometric mean", "sd of its logarithm"]
     if any(every_censored):
         columns.append("never reached")
         rows = [[*row, count] for row, count in zip(rows, every_censored, strict=True)]
-    if any(floors.values()):
+    if any(floors):
         columns.append("noise floor")
-        means = [float(np.mean(own)) if own else None for own in floors.values()]
+        means = [float(np.mean(own)) if own else None for own in floors]
         rows = [[*row, mean] for row, mean in zip(rows, means, strict=True)]
     return Table(["variant", "kind", "runs", "failed", *columns], rows, "variants")
 
 
-def is_failed(row: Mapping[str, str]) -> bool:
-    """Return whether a row of the results says that its run failed."""
-    return row["failed"].strip().lower() not in NOT_FAILED
+def _compute_deviation(values: Sequence[float], scale: str) -> float | None:
+    """Return the standard deviation of the numbers that are compared; None of fewer than two, or where one is none."""
+    compared = [convert_to_scale(value, scale) for value in values]
+    if len(compared) < 2 or not np.isfinite(compared).all():
+        return None
+    return float(np.std(compared, ddof=1))
+
+
+def list_numbers(rows: Sequence[Mapping[str, str]], metric: str) -> list[float]:
+    """Return the finite values of a metric in rows of the results."""
+    values = [parse_number(row["value"]) for row in rows if row["metric"] == metric]
+    return [value for value in values if value is not None]
 
 
 def is_censored(row: Mapping[str, str], metric: str) -> bool:
@@ -257,13 +357,6 @@ def is_censored(row: Mapping[str, str], metric: str) -> bool:
 def lacks_value(row: Mapping[str, str], metric: str) -> bool:
     """Return whether a row of the results is one of a metric and has no finite value."""
     return row["metric"] == metric and parse_number(row["value"]) is None
-
-
-def average(values: Collection[float], logarithmic: bool) -> float:
-    """Return the mean of one number or more, the geometric mean where they are compared by their logarithms."""
-    if logarithmic:
-        return math.exp(math.fsum(math.log(value) for value in values) / len(values))
-    return math.fsum(values) / len(values)
 
 
 def seeds_section(ablation: AblationRecord) -> Section:
@@ -349,7 +442,8 @@ def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]], exploratory: Mapp
         contrasts: The contrasts.
         exploratory: The seeds and variants that were added.
     """
-    head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "detectable", "r", "verdict"]
+    head = ["contrast", "role", "n", "mean", "95 % from", "to", "p", "Holm", "TOST", "detectable", "r"]
+    head += ["failed", "verdict"]
     rows = []
     for contrast in contrasts:
         low, high = contrast["interval"] or (None, None)
@@ -360,11 +454,12 @@ def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]], exploratory: Mapp
             contrast["mean"],
             low,
             high,
-            contrast["p"],
+            format_p(contrast),
             contrast.get("holm"),
             contrast.get("equivalence_holm", contrast["equivalence"]),  # as in `table.txt`, corrected where it is
             contrast["smallest_effect"],
             contrast["correlation"],
+            format_failures(contrast),
             contrast.get("verdict", ""),
         ]
         rows.append(row)
@@ -376,6 +471,18 @@ def tabulate_contrasts(contrasts: Sequence[Mapping[str, Any]], exploratory: Mapp
     return Table(head, rows, "contrasts")
 
 
+def format_p(contrast: Mapping[str, Any]) -> float | str | None:
+    """Return the p-value of a contrast; as text that says so where signed ranks were tested."""
+    p: float | None = contrast["p"]
+    return f"{p:.4g} (ranks)" if contrast.get("ranks") and p is not None else p
+
+
+def format_failures(contrast: Mapping[str, Any]) -> str:
+    """Return the failed runs of a contrast's two sides; a dash where its analysis does not count them."""
+    failures = contrast.get("failures")
+    return f"{failures['variant']}:{failures['against']}" if failures else "-"
+
+
 def plot_contrasts(ablation: AblationRecord, contrasts: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """Return the plot of means and intervals against the margin of equivalence; none where no contrast has any."""
     intervals: dict[str, tuple[float, float, float]] = {}
@@ -384,10 +491,12 @@ def plot_contrasts(ablation: AblationRecord, contrasts: Sequence[Mapping[str, An
         if not contrast["interval"]:
             continue
         name = f"{name_contrast(contrast)} ({contrast['role']})"
+        if contrast.get("ranks"):
+            name += f", {contrast['n']} pairs with values alone"
         mean = contrast["mean"]
         low, high = contrast["interval"]
         intervals[name] = (mean, low, high)
-        described.append(f"{name}: {mean:+.3f}, from {low:+.3f} to {high:+.3f}")
+        described.append(f"{name}: {mean:+.3g}, from {low:+.3g} to {high:+.3g}")
     if not intervals:
         return []
 

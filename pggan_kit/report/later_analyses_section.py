@@ -8,6 +8,7 @@ from typing import Any
 
 from pggan_kit.errors import RunError
 from pggan_kit.report.ablation_record import AblationRecord, name_contrast, read_analysis_file
+from pggan_kit.report.ablation_sections import format_failures, format_p
 from pggan_kit.report.page import Section, Table
 
 ANALYSES = "analyses"
@@ -27,12 +28,13 @@ def later_analyses_section(ablation: AblationRecord) -> Section:
     for path in sorted((ablation.folder / ANALYSES).glob("*/analysis.json")):
         analysis = _read_analysis(path)
         section.texts.append(f"{path.parent.name}: {_describe_evaluation(analysis['evaluated_again'])}.")
+        if analysis.get("note"):
+            section.texts.append(f"{path.parent.name}: {analysis['note']}")
         for contrast in analysis["contrasts"]:
             low, high = contrast["interval"] or (None, None)
             name = name_contrast(contrast)
-            rows.append(
-                [path.parent.name, analysis["metric"], name, contrast["n"], contrast["mean"], low, high, contrast["p"]]
-            )
+            row = [path.parent.name, analysis["metric"], name, contrast["n"], contrast["mean"], low, high]
+            rows.append([*row, format_p(contrast), format_failures(contrast)])
 
     # What all of them have in common is said once, above them.
     if rows:
@@ -41,7 +43,7 @@ def later_analyses_section(ablation: AblationRecord) -> Section:
             "The runs were later measured in other ways, after the results were known: all of this is exploratory, and "
             "no contrast of it has a verdict.",
         )
-        head = ["analysis", "metric", "contrast", "n", "mean", "95 % from", "to", "p"]
+        head = ["analysis", "metric", "contrast", "n", "mean", "95 % from", "to", "p", "failed"]
         section.tables.append(Table(head, rows, "evaluated_again"))
     return section
 

@@ -21,6 +21,7 @@ from pggan_kit.errors import (
     first_line,
     iterate_causes,
 )
+from pggan_kit.evaluation.scales import compute_mean
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.sweeps.plan import BASE, CONFIG, PLAN, SweepPlan, load_plan
@@ -211,13 +212,3 @@ def _find_value(plan: SweepPlan, rows: Sequence[dict[str, Any]]) -> float:
     raise ConfigError(
         f"the metric of a sweep is {plan.metric!r}, and the evaluation gives {', '.join(row['metric'] for row in rows)}"
     )
-
-
-def compute_mean(values: Sequence[float], scale: str) -> float:
-    """Return the mean of values over seeds, the geometric one on a logarithmic scale; NaN if one is not finite."""
-    if not all(math.isfinite(value) for value in values):
-        return math.nan
-    # One value is itself, to its last digit.
-    if len(values) > 1 and scale == "log" and min(values) > 0:
-        return math.exp(sum(math.log(value) for value in values) / len(values))
-    return sum(values) / len(values)

@@ -204,6 +204,13 @@ def test_a_perfect_value_is_the_best_and_is_accepted() -> None:
     assert b["n"] == 9 and b["p"] == st.run_sign_flip_test(list(ranks)).p == 2 / 2**10 and b["failures"]["variant"] == 0
     assert analysis["variants"]["b"]["mean"] == 0.0 and b["scale"] == "log"
 
+    # A mean of the others would be one of worse runs; what is 0 is counted.
+    assert b["mean"] is None and b["estimates"]["posterior"] is None and b["without_logarithm"] == {"b": [3]}
+    assert b["order"] == {"above": 0, "below": 10, "equal": 0}
+    shown = render_text(analysis)
+    assert "FID, b - a: 0 in 1 of b, which has no logarithm: it ranks below all other values." in shown
+    assert "above in 0, below in 10 of 10" in " ".join(shown.split())
+
 
 def test_equivalence_is_corrected_for_the_number_of_contrasts() -> None:
     """Four variants that differ by the margin exactly: no more than 5 % of plans may call any of them equivalent."""
@@ -227,7 +234,9 @@ def test_equivalence_is_corrected_for_the_number_of_contrasts() -> None:
 def test_a_failed_run_leaves_nothing_equivalent() -> None:
     shifts = {"a": 0.0, "b": NOISE / 10, "c": NOISE / 10}
     b, c = analyse_results(make_plan(), make_results(shifts, {("b", 0)}))["contrasts"]
-    assert b["equivalence"] < 1e-3 and b["equivalence_holm"] is None and b["verdict"] == "undecided"
+    assert b["equivalence"] is None and b["equivalence_holm"] is None and b["verdict"] == "undecided"
+    control, _ = analyse_results(make_plan(controls={"b": 10}), make_results(shifts, {("b", 0)}))["contrasts"]
+    assert control["role"] == "control" and control["equivalence"] is None
     assert c["verdict"] == "equivalent"
     assert c["equivalence_holm"] == pytest.approx(2 * c["equivalence"]), "the other test counts, made or not"
 
@@ -324,23 +333,56 @@ TWO = {"variants": {"a": [], "b": []}, "contrasts": [["b", "a"]]}
 
 
 def test_estimates_stand_beside_the_mean() -> None:
-    results = make_results({"a": 0.0, "b": 0.3 + NOISE}, {("b", 3)})
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
     analysis = analyse_results(make_plan(**TWO), results)
     (b,) = analysis["contrasts"]
     estimates = b["estimates"]
-    d = np.delete(0.3 + NOISE, 3)
-    assert estimates["iqm"]["value"] == pytest.approx(np.sort(d)[2:7].mean())
-    assert estimates["improvement"]["paired"]["value"] == 0.0, "the failed run is worse too"
-    posterior = stats.t(8, d.mean(), d.std(ddof=1) / 3)
+    d = 0.3 + NOISE
+    assert estimates["iqm"]["value"] == pytest.approx(np.sort(d)[2:8].mean())
+    assert estimates["improvement"]["paired"]["value"] == 0.0
+    posterior = stats.t(9, d.mean(), d.std(ddof=1) / math.sqrt(10))
     assert estimates["posterior"]["worse"] == pytest.approx(posterior.sf(0.1)) and b["sign"] == 1
     profile = analysis["profiles"]["variants"]["b"]["share"]
-    assert profile[0] == 0.9 and len(profile) == len(analysis["profiles"]["thresholds"]) == 19
+    assert profile[0] == 1.0 and len(profile) == len(analysis["profiles"]["thresholds"]) == 20
     (signed,) = analysis["secondary"]
     assert signed["estimates"]["posterior"] is None, "the margin is the primary's"
     shown = render_text(analysis)
     saved = estimates["pairing_saved"]
     assert f"b - a, confirmatory: pairing saved {saved:.0%} of the trials; at this spread, equivalence within" in shown
     assert f"takes {estimates['pairs_for_equivalence']} pairs" in shown and "0.000 / 0.000 / 1.000" in shown
+
+
+def test_where_ranks_decide_there_is_no_estimate_of_those_that_are_left() -> None:
+    """Six of ten fail, and by the four others alone the variant is better for certain."""
+    failed = {("b", seed) for seed in range(6)}
+    analysis = analyse_results(make_plan(**TWO), make_results({"a": 0.0, "b": NOISE / 10 - 0.3}, failed))
+    (b,) = analysis["contrasts"]
+    estimates = b["estimates"]
+    of_differences = ("iqm", "posterior", "pairing_saved", "pairs_for_equivalence", "pairs_for_difference")
+    assert {estimates[name] for name in of_differences} == {None} and b["mean"] == pytest.approx(-0.3, abs=0.01)
+    assert estimates["improvement"]["paired"]["value"] == 0.4, "the failed runs are worse"
+    assert analysis["profiles"]["variants"]["b"]["share"][0] == 0.4
+    assert "pairing saved" not in render_text(analysis)
+
+
+def test_differences_of_a_small_unit_are_shown_with_their_digits() -> None:
+    """Of a kernel distance around 3e-4 all differences were 0.000; logarithms keep three places."""
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+    for (name, seed), result in results.items():
+        value = 3e-4 if name == "a" else 2e-4 + NOISE[seed] * 1e-3
+        result["rows"] = [{"metric": "signed", "value": value, "floor": None}]
+    analysis = analyse_results(make_plan(**TWO, primary="signed", margin=2e-5), results)
+    d = 2e-4 + NOISE * 1e-3 - 3e-4
+    low, high = stats.ttest_1samp(d, 0).confidence_interval()
+    assert f"{d.mean():+.7f} [{low:+.7f}, {high:+.7f}]" in render_text(analysis)
+    assert "+0.298 [" in render_text(analyse_results(make_plan(**TWO), make_results({"a": 0.0, "b": 0.298})))
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.0496, "0.0496"), (0.0504, "0.0504"), (0.05, "0.05"), (0.23456, "0.23")])
+def test_a_p_shows_on_which_side_of_the_level_it_is(p: float, shown: str) -> None:
+    analysis = analyse_results(make_plan(**TWO), make_results({"a": 0.0, "b": 0.3 + NOISE}))
+    analysis["contrasts"][0]["holm"] = p
+    assert f" {shown} " in render_text(analysis)
 
 
 def test_a_verdict_is_robust_where_each_average_and_metric_agrees() -> None:

@@ -272,6 +272,22 @@ def test_results_whose_runs_are_gone_stay_until_all_trials_have_ended(
     assert len(read_rows(str(tmp_path))) == 28 * 3
 
 
+def test_a_value_that_is_not_finite_is_an_empty_cell(tmp_path: Path) -> None:
+    """Of values as they were measured too, and not only after they were kept as JSON."""
+    plan = make_plan(variants={"a": []}, contrasts=[])
+    results = make_results({"a": 0.0})
+    results["a", 0]["rows"][0] |= {"value": float("nan"), "floor": float("inf")}
+    text = conduct.format_csv(plan, results)
+    assert text.splitlines()[1].startswith("a,0,2,1,FID,,0,") and "nan" not in text and "inf" not in text
+    (tmp_path / "results.csv").write_text(text)
+    assert archive.read_table(plan, tmp_path)["a", 0]["rows"][0]["value"] is None
+
+    # A second row of a value is refused, of which some readers would take the first, and others the last.
+    (tmp_path / "results.csv").write_text(text + text.splitlines()[-1].replace("-1.0", "5.0") + "\n")
+    with pytest.raises(RunError, match=r"line 31: variant a has signed of seed 9 already, in line 30"):
+        archive.read_table(plan, tmp_path)
+
+
 CHANGES = {
     "ablate.margin = 0.2": r"margin was 0\.5 and is 0\.2",
     "ablate.primary = 'signed'": r"primary was gap and is signed",

@@ -280,7 +280,7 @@ def test_a_table_with_more_cells_than_its_head_is_damaged(out: Path) -> None:
     shutil.rmtree(out / "runs")
     text = (out / "results.csv").read_text()
     (out / "results.csv").write_text(text.replace(".", ","))
-    with pytest.raises(RunError, match=r"results\.csv is damaged: .*line 2 has more cells than the head"):
+    with pytest.raises(RunError, match=r"results\.csv is damaged: .*line 2: it has more cells than the head"):
         ablation.analyse(out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -19,10 +20,12 @@ from pggan_kit.report import write_report
 from pggan_kit.report.ablation_record import read_ablation, read_analysis
 from pggan_kit.report.ablation_sections import (
     describe_measurement,
+    plot_contrasts,
     plot_results,
     result_section,
     seeds_section,
     state_answer,
+    tabulate_contrasts,
     tabulate_variants,
 )
 
@@ -54,7 +57,7 @@ def test_the_page_has_table_seeds_variants_and_the_film(whole: Path, tmp_path: P
     assert (tmp_path / "a.html").stat().st_size < 3_000_000
     assert "Ablation: switch" in page.texts
     assert "hard - soft +0.693 undecided <&>" in page.text
-    assert "hard - soft confirmatory 2 0.6931 0.5 0.9 0.5 0.5 0.75 1.25 - undecided" in page.text
+    assert "hard - soft confirmatory 2 0.6931 0.5 0.9 0.5 0.5 0.75 1.25 - - undecided" in page.text
     assert "soft variant 2 0 6 0.5734" in page.text  # sqrt(4 * 9); sd of (log 4, log 9)
 
     # Pictures.
@@ -89,20 +92,64 @@ def test_results_alone_make_a_page(results: Path) -> None:
     assert not any(alt.startswith("Animation") for alt in page.alts)
 
 
-def test_failed_runs_are_counted_and_the_last_value_is_taken(tmp_path: Path) -> None:
-    write_results(
-        tmp_path,
-        (
-            ("hard", 2, "", 20, "FID", "", 1, "abc", "a CPU", 1),
-            ("soft", 0, 1, 24, "FID", 99.0, 0, "abc", "a CPU", 0),
-        ),
-    )
+def test_failed_runs_are_counted(tmp_path: Path) -> None:
+    write_results(tmp_path, (("hard", 2, "", 20, "FID", "", 1, "abc", "a CPU", 0),))
+    change_plan(tmp_path, seeds=[0, 1, 2])
     ablation = read_ablation(tmp_path)
     assert ablation.final() == {"soft": {0: 4.0, 1: 9.0}, "hard": {0: 8.0, 1: 18.0}}
     assert [row[:4] for row in tabulate_variants(ablation).rows] == [
         ["soft", "variant", 2, 0],
         ["hard", "variant", 3, 1],
     ]
+
+
+def change_plan(folder: Path, **changes: Any) -> None:
+    """Give the plan of a folder other fields."""
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps({**plan, **changes}))
+
+
+def test_added_seeds_are_no_part_of_the_planned_result(tmp_path: Path) -> None:
+    """The table of the analysis had the means of the planned seeds alone, and the page those of all of them."""
+    more = [
+        ("hard", 7, 2, 40, "FID", 800.0, 0, "abc", "a CPU", 1),
+        ("soft", 7, 2, 40, "FID", 50.0, 0, "abc", "a CPU", 1),
+    ]
+    write_results(tmp_path, tuple(more))
+    change_plan(tmp_path, exploratory=[7])
+    ablation = read_ablation(tmp_path)
+    assert ablation.final() == {"soft": {0: 4.0, 1: 9.0}, "hard": {0: 8.0, 1: 18.0}}
+    assert [row[:5] for row in tabulate_variants(ablation).rows] == [
+        ["soft", "variant", 2, 0, pytest.approx(6.0)],
+        ["hard", "variant", 2, 0, pytest.approx(12.0)],
+        ["soft", "added seeds", 1, 0, 50.0],
+        ["hard", "added seeds", 1, 0, 800.0],
+    ]
+    (figure,) = plot_results(ablation)
+    assert "soft: 6; hard: 12" in figure.alt
+
+    # The analysis is older than these seeds.
+    section = result_section(ablation, read_analysis(ablation))
+    assert section.texts[0].startswith("UNFINISHED: the plan has seeds 7, which were added after this analysis")
+    analysis = {**read_analysis(ablation), "exploratory": {"seeds": [7], "variants": []}}
+    assert not any("UNFINISHED" in text for text in result_section(ablation, analysis).texts)
+    change_plan(tmp_path, exploratory=[], exploratory_variants=["soft"], exploratory_contrasts=[["soft", "hard"]])
+    ablation = read_ablation(tmp_path)
+    first = result_section(ablation, read_analysis(ablation)).texts[0]
+    assert "the plan has variants soft; contrasts soft - hard, which were added" in first
+
+
+def test_a_value_of_0_is_the_best_of_logarithms_and_not_left_out(tmp_path: Path) -> None:
+    """Its geometric mean is 0, as the table of the analysis has it."""
+    write_results(tmp_path, (("hard", 2, 2, 40, "FID", 0.0, 0, "abc", "a CPU", 0),))
+    change_plan(tmp_path, seeds=[0, 1, 2])
+    ablation = read_ablation(tmp_path)
+    assert ablation.final()["hard"][2] == 0.0
+    assert tabulate_variants(ablation).rows[1][2:6] == [3, 0, 0.0, None]
+    texts = result_section(ablation, read_analysis(ablation)).texts
+    assert any(text.startswith("1 of 3 runs of hard have a FID of 0, which has no logarithm") for text in texts)
+    (figure,) = plot_results(ablation)
+    assert "Geometric means of the values above 0: soft: 6; hard: 12" in figure.alt
 
 
 def test_the_page_says_what_was_measured_its_floor_and_why_runs_failed(results: Path) -> None:
@@ -138,7 +185,7 @@ def test_an_endpoint_without_logarithm(results: Path) -> None:
     """The plan records its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
     plan = json.loads((results / "plan.json").read_text())
     quantities = {"FID": {"direction": "lower", "scale": "plain"}}
-    (results / "plan.json").write_text(json.dumps({**plan, "quantities": quantities}))
+    (results / "plan.json").write_text(json.dumps({**plan, "quantities": quantities, "seeds": [0, 1, 2]}))
     table = (results / "results.csv").read_text().replace("FID,8.0,0", "FID,-8.0,0")
     (results / "results.csv").write_text(f"{table}hard,2,2,40,FID,,0,abc,a CPU,0\n")
     ablation = read_ablation(results)
@@ -153,6 +200,7 @@ def test_an_endpoint_without_logarithm(results: Path) -> None:
 
 
 def test_a_run_that_never_reached_the_quality_is_no_failure_and_leaves_no_mean(results: Path) -> None:
+    change_plan(results, seeds=[0, 1, 2])
     table = (results / "results.csv").read_text().splitlines()
     lines = [f"{table[0]},censored", *(f"{line}," for line in table[1:]), "hard,2,2,40,FID,,0,abc,a CPU,0,40"]
     (results / "results.csv").write_text("\n".join(lines) + "\n")
@@ -216,10 +264,94 @@ def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
             "Answer: hard differs from soft in FID, with each of the other averages and metrics, too.",
         ),
         ({"role": "control"}, ""),
+        (
+            {"verdict": "different", "interval": None, "direction": "lower", "sign": 1},
+            "Answer: hard is worse than soft in FID.",
+        ),
+        (
+            {"verdict": "different, by less than the margin", "interval": None, "direction": "higher", "sign": 1},
+            "Answer: hard is better than soft in FID, by less than the margin of equivalence.",
+        ),
+        (
+            {"verdict": "different", "interval": None, "direction": "lower", "mean": -0.1},
+            "Answer: hard is better than soft in FID.",
+        ),
     ],
 )
 def test_answers(changes: dict[str, Any], answer: str, results: Path) -> None:
     assert state_answer(read_ablation(results), [{**CONTRAST, **changes}]) == answer
+
+
+RANKS = {"p": 0.008, "patterns": 256, "exact": True}
+SIX_FAILED = {
+    "verdict": "different",
+    "direction": "lower",
+    "sign": 1,
+    "ranks": RANKS,
+    "mean": math.log(0.7),
+    "interval": [math.log(0.6), math.log(0.8)],
+    "failures": {"variant": 6, "against": 0, "variant_alone": 6, "against_alone": 0, "p": 0.03},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        (
+            {},
+            "Answer: hard is worse than soft in FID, by signed ranks (failed 6:0; of the 2 pairs with values: mean "
+            "difference -30.0 %, 95 % interval -40.0 % to -20.0 %).",
+        ),
+        (
+            {"direction": "higher", "sign": -1, "mean": None},
+            "Answer: hard is worse than soft in FID, by signed ranks (failed 6:0).",
+        ),
+        (
+            {
+                "mean": None,
+                "interval": None,
+                "failures": {**SIX_FAILED["failures"], "variant": 0},
+                "censored": {"runs": {"hard": 6, "soft": 0}, "logrank": 0.01},
+                "order": {"above": 6, "below": 2, "equal": 0},
+            },
+            "Answer: hard is worse than soft in FID, by signed ranks (not reached by 6 of hard, 0 of soft; above in 6, "
+            "below in 2 of 8 pairs of runs).",
+        ),
+        (
+            {
+                "sign": -1,
+                "mean": None,
+                "interval": None,
+                "failures": {**SIX_FAILED["failures"], "variant": 0},
+                "without_logarithm": {"hard": [3]},
+                "order": {"above": 0, "below": 8, "equal": 0},
+            },
+            "Answer: hard is better than soft in FID, by signed ranks (0 in 1 of hard; above in 0, below in 8 of 8 "
+            "pairs of runs).",
+        ),
+    ],
+)
+def test_where_ranks_decide_the_answer_says_what_they_say(changes: dict[str, Any], answer: str, results: Path) -> None:
+    """The pairs with values alone say the opposite."""
+    contrast = {**CONTRAST, **SIX_FAILED, **changes}
+    ablation = read_ablation(results)
+    assert state_answer(ablation, [contrast]) == answer
+    shown = tabulate_contrasts([contrast], {})
+    row = dict(zip(shown.head, shown.rows[0], strict=True))
+    assert row["p"] == "0.5 (ranks)" and row["failed"] == ("6:0" if "failed" in answer else "0:0")
+
+
+def test_an_effect_says_on_which_side_it_is(results: Path) -> None:
+    contrast = {name: value for name, value in CONTRAST.items() if name not in ("variant", "against")}
+    contrast |= {"name": "f: y - x", "verdict": "different", "interval": None, "direction": "lower", "sign": -1}
+    answer = "Answer: f: y - x in FID: different, on the better side."
+    assert state_answer(read_ablation(results), [contrast]) == answer
+
+
+def test_small_differences_keep_their_digits_in_the_description_of_the_chart(results: Path) -> None:
+    contrast = {**CONTRAST, "mean": -1e-4, "interval": [-1.2e-4, -0.8e-4]}
+    (figure,) = plot_contrasts(read_ablation(results), [contrast])
+    assert "hard - soft (confirmatory): -0.0001, from -0.00012 to -8e-05" in figure.alt
 
 
 def test_contrasts_of_more_variants_have_their_names(results: Path) -> None:
@@ -254,8 +386,12 @@ def test_an_answer_without_logarithm(results: Path) -> None:
             "does not name variants",
         ),
         ("plan.json", '{"variants": {}, "primary": "F", "contrasts": [], "quantities": [1]}', r"plan\.json is damaged"),
-        ("results.csv", "variant,seed\na,0\n", r"results\.csv is damaged: line 2 has no good stage"),
-        ("results.csv", ",".join(COLUMNS) + "\nsoft,x,2,40,FID,1,0,a,b,0\n", "line 2 has no good seed or images"),
+        ("results.csv", "variant,seed\na,0\n", r"results\.csv is damaged: line 1 lacks stage, images, metric"),
+        (
+            "results.csv",
+            ",".join(COLUMNS) + "\nsoft,x,2,40,FID,1,0,a,b,0\n",
+            "line 2: 'x' in the column seed is no whole",
+        ),
         ("results.csv", "", "has no results yet"),
         ("analysis.json", '{"contrasts": [{"variant": "a"}]}', r"analysis\.json is damaged"),
         ("analysis.json", json.dumps({"contrasts": [WITHOUT_A_NAME]}), r"analysis\.json is damaged"),

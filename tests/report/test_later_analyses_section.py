@@ -63,8 +63,17 @@ def test_later_analyses_are_listed_as_exploratory(tmp_path: Path) -> None:
     text = Page(tmp_path / "a.html").text
     assert "all of this is exploratory, and no contrast of it has a verdict" in text
     assert "short: evaluation.count = 3; averages: short, 0.1; curves: FID." in text
-    assert "short FID_b hard - soft 2 0.6931 0.5 0.9 0.5" in text
+    assert "short FID_b hard - soft 2 0.6931 0.5 0.9 0.5 -" in text
     assert (tmp_path / "figures" / "evaluated_again.tex").exists()
+
+    # One of runs that failed, or have not ended, says so.
+    failures = {"variant": 3, "against": 0, "variant_alone": 3, "against_alone": 0, "p": 0.25}
+    analysis["contrasts"] = [{**contrast, "ranks": {"p": 0.5, "patterns": 8, "exact": True}, "failures": failures}]
+    analysis["note"] = "EXPLORATORY: evaluated again. UNFINISHED: 6 of 16 trials have not ended."
+    (folder / "analysis.json").write_text(json.dumps(analysis))
+    section = later_analyses_section(read_ablation(tmp_path))
+    assert f"short: {analysis['note']}" in section.texts
+    assert section.tables[0].rows[0][-2:] == ["0.5 (ranks)", "3:0"]
 
     del analysis["evaluated_again"]
     (folder / "analysis.json").write_text(json.dumps(analysis))
