@@ -10,6 +10,7 @@ import numpy as np
 from pggan_kit import (
     STABLE,
     ConfigError,
+    Interval,
     PerStage,
     Run,
     SettingError,
@@ -21,6 +22,7 @@ from pggan_kit import (
     check_finite,
     did_you_mean,
     hookimpl,
+    resolve_interval,
     share_from_rank_0,
     suggest,
 )
@@ -39,7 +41,8 @@ class Plateau:
 
     Args:
         watch: The tag, as `stats.jsonl` and TensorBoard show it: `Loss/generator/hinge`, `Metrics/...`.
-        window: The length of the window in images, at least two ticks; of a metric, two of `evaluation.every`.
+        window: The length of the window in images, at least two ticks; of a metric also two of `evaluation.every`, and
+            of `Progress/diversity` two of `train.diversity_every`.
         tolerance: The largest change along the window, in the number's own unit, at least 0.
         least: The number of images of a stage, fade included, before which it does not end; may be per stage.
         most: The number of images of a stage at which it ends in any case; may be per stage. None: its budget in the
@@ -78,23 +81,48 @@ class Plateau:
         """Reset the state that an earlier run left, and check the settings against this one.
 
         Raises:
-            ConfigError: A window shorter than two ticks, or limits that leave a stage no images.
+            ConfigError: A window that holds no two measurements, or limits that leave a stage no images.
         """
         self.points = []
-        if self.window < 2 * run.experiment.tick:
-            raise ConfigError(
-                f"switches.Plateau.window must span at least two ticks ({2 * run.experiment.tick} images, as "
-                f"train.tick is {run.experiment.tick}), and is {self.window}"
-            )
-
         # The last stage ends with the run, whatever the limits are.
         for stage in run.schedule.stages[:-1]:
+            if stage.budget:
+                self._require_two_measurements(run, stage)
             least, most = self._get_limits(stage)
             if stage.budget and not max(least, stage.fade_images) <= most:
                 raise ConfigError(
                     f"switches.Plateau.most is {most} images at stage {stage.size}, less than its least ({least}) or "
                     f"its fade ({stage.fade_images})"
                 )
+
+    def _require_two_measurements(self, run: Run, stage: Stage) -> None:
+        """Check that the window spans two measurements of the watched number in a stage.
+
+        Raises:
+            ConfigError: It does not; the message names the setting of their interval.
+        """
+        experiment = run.experiment
+        setting = "train.tick"
+        interval: Interval = experiment.tick
+        if self.watch.removeprefix("Metrics/") in experiment.list_quantities():
+            setting, interval = "evaluation.every", experiment.evaluation.every
+        elif self.watch == "Progress/diversity":
+            setting, interval = "train.diversity_every", experiment.diversity_every
+
+        # What comes more often than ticks comes at each of them.
+        images = resolve_interval(interval, stage, run.schedule.total)
+        how_often = f"every {images} images"
+        if images is None:
+            how_often = "at the ends of phases alone"
+        elif images < experiment.tick:
+            images = experiment.tick
+            how_often = f"at ticks, every {images} images"
+            setting = "train.tick"
+        if images is None or self.window < 2 * images:
+            raise ConfigError(
+                f"switches.Plateau.window must span at least two measurements of {self.watch}, which comes {how_often} "
+                f"at stage {stage.size}, and is {self.window}: raise it, or bind a smaller {setting}"
+            )
 
     @hookimpl
     def fade_alpha(self, progress: float) -> float:

@@ -122,7 +122,10 @@ def test_plateau_refuses(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("switches.Plateau.window = 7", "window must span at least two ticks.*8 images"),
+        (
+            "switches.Plateau.window = 7",
+            "window must .* two measurements .* every 4 images at stage 4x4, .* is 7.*train.tick",
+        ),
         ("switches.Plateau.most = 4", "most is 4 images at stage 8x8.*its fade .8."),
         ("switches.Plateau.least = 81", "most is 80 images at stage 4x4, less than its least .81."),
         ("switches.Plateau.watch = 'Loss/generator/hinges'", "watch: no tick has.*mean Loss/generator/hinge."),
@@ -131,6 +134,33 @@ def test_plateau_refuses(wrong: dict[str, Any]) -> None:
 def test_plateau_refuses_what_only_the_run_shows(train: Callable[..., Any], line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"switches.Plateau.{message}"):
         train(*LONG, line)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["evaluation.every = 12"],
+            "Metrics/SpectralDistance, which comes every 12 images at stage 4x4.*evaluation.every",
+        ),
+        (["evaluation.every = 'phase'"], "comes at the ends of phases alone at stage 4x4.*smaller evaluation.every"),
+        (["evaluation.every = {4: 8, 8: 12, 16: 4}"], "comes every 12 images at stage 8x8.*evaluation.every"),
+        (["evaluation.every = 2"], None),
+        (
+            ["switches.Plateau.watch = 'Progress/diversity'", "train.diversity_every = 9"],
+            "comes every 9.*diversity_every",
+        ),
+    ],
+)
+def test_the_window_spans_two_measurements(train: Callable[..., Any], lines: list[str], message: str | None) -> None:
+    """A metric that comes more often than ticks is measured at each of them."""
+    metric = ("train.metrics = [@metrics.RadialSpectrum()]", "evaluation.count = 4", "schedule.total_images = 4")
+    watch = ("switches.Plateau.watch = 'Metrics/SpectralDistance'", "switches.Plateau.window = 16")
+    if message is None:
+        assert train(*LONG, *metric, *watch, *lines).state.is_over
+        return
+    with pytest.raises(ConfigError, match=f"switches.Plateau.window must .*{message}"):
+        train(*LONG, *metric, *watch, *lines)
 
 
 def test_grows_early_on_a_level_number_and_hands_the_rest_to_the_last_stage(train: Callable[..., Any]) -> None:
@@ -175,7 +205,7 @@ def test_the_most_may_overdraw_the_budget(train: Callable[..., Any]) -> None:
 
 def test_a_number_that_is_not_measured_at_each_tick_may_be_watched(train: Callable[..., Any]) -> None:
     watch = ("switches.Plateau.watch = 'Progress/diversity'", "train.diversity_every = 16")
-    run = train(*LONG, *watch, "switches.Plateau.tolerance = 1e-9")
+    run = train(*LONG, *watch, "switches.Plateau.tolerance = 1e-9", "switches.Plateau.window = 32")
     assert run.state.is_over and None in run.stats.column("Progress/diversity")
 
 
