@@ -564,7 +564,8 @@ class Update(Protocol):
         """Draw through `ctx.reals()` and `ctx.latents()`, change weights through `ctx.minimise()` alone.
 
         Returns:
-            Detached tensors by tag (`Loss/...`, `Scores/...`), which are averaged over each tick: 0-dim, or (k,) where
+            Detached tensors by tag (`Loss/...`, `Scores/...` or a group of your own; not `Progress/`, `Timing/`,
+            `Resources/` and `Metrics/`, which are the core's), which are averaged over each tick: 0-dim, or (k,) where
             the step computes a number k times. Leave out what was not computed: a 0 would count as a value.
         """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pluggy
 
 from pggan_kit.errors import ConfigError, Interrupted, PluginError, SettingError, TrainingError, UserError, read_message
@@ -19,6 +20,8 @@ from pggan_kit.system.plain_data import PLAIN_DATA, describe_foreign_value
 REPORT_FACTOR = 10
 """Factor between the numbers of failures of one observer that are reported: the 1st, the 10th, the 100th."""
 
+YES_NO_QUESTIONS = ("should_advance", "should_end")
+"""Questions that are answered with True, False or None."""
 
 TAG = re.compile(r"[^/\s]+(/[^/\s]+)+")
 """Form of a number's name: groups and a name, with slashes between them."""
@@ -123,10 +126,15 @@ class Hooks:
 
         Raises:
             TrainingError: Two implementations answered; the message names both. Or one failed, as in `call`.
+            PluginError: One of `YES_NO_QUESTIONS` has another answer; the message names the implementation.
         """
+        require_valid = None
+        if hook in YES_NO_QUESTIONS:
+            require_valid = _require_yes_or_no
+
         answers = []
         for implementation in self.list_implementations(hook):
-            answer = self._call_implementation(implementation, hook, arguments)
+            answer = self._call_implementation(implementation, hook, arguments, require_valid)
             if answer is not None:
                 answers.append((implementation.plugin_name, answer))
 
@@ -290,6 +298,25 @@ def _require_state(value: Any, name: str, hook: str) -> None:
         )
 
 
+def _require_yes_or_no(value: Any, name: str, hook: str) -> None:
+    """Check that the answer to a question is True, False or None.
+
+    Raises:
+        PluginError: It is not, as "no", which would count as yes; the message names its owner.
+    """
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return
+    described = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+    raise PluginError(f"{name}: {hook}() returns {described}: return True, False, or None for no opinion")
+
+
+def describe_wrong_tag(tag: object) -> str | None:
+    """Return the tag of a number and what is wrong with it, as the end of a sentence; None where nothing is."""
+    if isinstance(tag, str) and TAG.fullmatch(tag):
+        return None
+    return f"the tag {tag!r}, which is not of the form Group/name"
+
+
 def _require_numbers(value: Any, name: str, hook: str) -> None:
     """Check that what a hook returns is a dict of plain numbers by tag.
 
@@ -302,8 +329,9 @@ def _require_numbers(value: Any, name: str, hook: str) -> None:
         phrase = f"is a {type(value).__name__} and not a dict"
     else:
         for tag, number in value.items():
-            if not isinstance(tag, str) or not TAG.fullmatch(tag):
-                phrase = f"has the tag {tag!r}, which is not of the form Group/name"
+            wrong_tag = describe_wrong_tag(tag)
+            if wrong_tag is not None:
+                phrase = f"has {wrong_tag}"
             elif type(number) not in (int, float):
                 phrase = f"has a {type(number).__name__} under {tag!r}"
             if phrase is not None:

@@ -16,8 +16,12 @@ from torch import Tensor
 from pggan_kit.components import Scores
 from pggan_kit.errors import first_line
 from pggan_kit.plugin_host.failures import Components, name_component
+from pggan_kit.plugin_host.hooks import describe_wrong_tag
 from pggan_kit.runs.run import Run
 from pggan_kit.training.step import UpdateContext, describe_wrong_terms, make_network_calls
+
+CORE_GROUPS = ("Progress", "Timing", "Resources", "Metrics")
+"""Groups of the tags under which the core logs what it measures."""
 
 MOST_ROWS = 8
 """Maximum number of samples that the components are tried with."""
@@ -28,6 +32,11 @@ def describe_wrong_report(report: object) -> str | None:
     if not isinstance(report, Mapping):
         return f"step() returned a {type(report).__name__}, and must return a dict of tensors by tag"
     for tag, value in report.items():
+        wrong_tag = describe_wrong_tag(tag)
+        if wrong_tag is not None:
+            return f"step() returned {wrong_tag}, such as Loss/mine"
+        if tag.partition("/")[0] in CORE_GROUPS:
+            return f"step() returned the tag {tag!r}, which is in a group of the core: choose another, such as Loss"
         if not isinstance(value, Tensor) or value.dim() > 1:
             return f"step() returned {_describe(value)} under {tag!r}, and must return tensors that are 0-dim or (k,)"
     return None

@@ -33,6 +33,7 @@ from pggan_kit.growth.networks import GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.derivatives import expect_second_derivatives
 from pggan_kit.layers.tensors import close_gaps
+from pggan_kit.plugin_host.hooks import describe_wrong_tag
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, constant_at
@@ -583,6 +584,10 @@ def describe_wrong_terms(terms: object, owner: str) -> str | None:
         value = "an empty dict" if terms == {} else f"a {type(terms).__name__}"
         return f"{owner} returned {value}, and must return a dict of 0-dim tensors by name"
     for name, value in terms.items():
+        if describe_wrong_tag(f"Loss/{name}") is not None:
+            return (
+                f"{owner} returned the term {name!r}, whose name is no part of a tag: leave out spaces, as in Loss/name"
+            )
         if not isinstance(value, Tensor):
             return f"{owner} returned a {type(value).__name__} as the term {name!r}, which must be a 0-dim tensor"
         if value.dim() > 0:

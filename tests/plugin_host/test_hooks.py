@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.paths import STUB_PLUGIN
@@ -204,6 +205,38 @@ def test_two_answers_to_a_question_are_an_error_that_names_both(train: Callable[
         match=r"should_advance has two answers, from train\.switch \(False\) and train\.observers\.0 \(True\)",
     ):
         train(*twice, plugins=components)
+
+
+class SaysDone:
+    """A plugin that answers `should_end`."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    @hookimpl
+    def should_end(self) -> Any:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "described"),
+    [("no", "'no'"), (0, "0"), (1.0, r"1\.0"), (torch.tensor(False), "a Tensor"), ([], "a list")],
+)
+def test_an_answer_that_is_neither_yes_nor_no_is_refused(
+    answer: Any, described: str, train: Callable[..., Any]
+) -> None:
+    says = rf"returns {described}: return True, False, or None for no opinion$"
+    with pytest.raises(PluginError, match=rf"^train\.switch: should_advance\(\) {says}"):
+        train("train.switch = @switches.A()", plugins=(make_row("A", Answer(advance=lambda *_: answer)),))
+    with pytest.raises(PluginError, match=rf"^SaysDone: should_end\(\) {says}"):
+        train(plugins=(SaysDone(answer),))
+
+
+def test_answers_may_be_truth_values_of_numpy(train: Callable[..., Any]) -> None:
+    early = Answer(advance=lambda stage, state: np.bool_(state.images - state.starts[-1] >= 4))
+    run = train("train.switch = @switches.A()", plugins=(make_row("A", early), SaysDone(np.bool_(False))))
+    assert run.state.starts == [0, 4, 8]
+    assert run.state.images == 40
 
 
 def test_where_nobody_answers_alpha_is_the_progress(train: Callable[..., Any]) -> None:

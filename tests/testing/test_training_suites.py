@@ -239,6 +239,15 @@ class AveragesMoreAndMore(Half):
         return (1 / self.count,)
 
 
+@defect(
+    suites.SwitchSuite, "test_trains_through_a_fade", r"switches\.SaysNo: should_advance\(\) returns 'no': return True"
+)
+class SaysNo(Ramp):
+    @hookimpl
+    def should_advance(self) -> Any:
+        return "no"
+
+
 @defect(suites.SwitchSuite, "test_trains_through_a_fade", "never grows")
 class NeverGrows(Ramp):
     @hookimpl
@@ -442,10 +451,16 @@ class KeepsTheGraph(ToyUpdate):
         return {tag: value.requires_grad_(True) for tag, value in super().step(ctx).items()}
 
 
-@update_defect("test_returns", "tags begin with Loss/ or Scores/")
+@update_defect("test_returns", "the tag 'loss', which is not of the form Group/name")
 class PlainNames(ToyUpdate):
     def step(self, ctx: Any) -> dict[str, Tensor]:
         return {"loss": super().step(ctx)["Loss/generator"]}
+
+
+@update_defect("test_returns", "the tag 'Progress/alpha', which is in a group of the core")
+class LogsLikeTheCore(ToyUpdate):
+    def step(self, ctx: Any) -> dict[str, Tensor]:
+        return {"Progress/alpha": super().step(ctx)["Loss/generator"]}
 
 
 class ThroughAnotherLoss(ToyUpdate):

@@ -22,6 +22,8 @@ LOSSES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "no terms": (lambda score: {}, "returned an empty dict, and must return a dict"),
     "an unreduced term": (lambda score: {"x": score}, r"returned a tensor \(4,\) as the term 'x', which must be 0-dim"),
     "a term that is a float": (lambda score: {"x": 1.0}, "returned a float as the term 'x', which must be a 0-dim"),
+    "a term with a space": (lambda score: {"a b": score.mean()}, "returned the term 'a b', whose name is no part of a"),
+    "a term without a name": (lambda score: {"": score.mean()}, "returned the term '', whose name is no part of a tag"),
     "a detached term": (lambda score: {"x": score.mean().detach()}, "returned terms without gradients"),
 }
 
@@ -136,6 +138,19 @@ def test_an_architecture_whose_networks_return_something_else_is_named(case: str
 UPDATES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "nothing": (lambda report: None, "returned a NoneType, and must return a dict of tensors by tag"),
     "floats": (lambda report: {"Loss/x": 1.0}, "returned a float under 'Loss/x'"),
+    "a plain name": (
+        lambda report: {"images": torch.ones(())},
+        "returned the tag 'images', which is not of the form Gr",
+    ),
+    "a number for a name": (
+        lambda report: {3: torch.ones(())},
+        "returned the tag 3, which is not of the form Group/na",
+    ),
+    "the alpha of the core": (
+        lambda report: {"Progress/alpha": torch.ones(())},
+        "returned the tag 'Progress/alpha', which is in a group of the core: choose another, such as Loss",
+    ),
+    "a metric": (lambda report: {"Metrics/FID": torch.ones(())}, "returned the tag 'Metrics/FID', which is in a group"),
     "a matrix": (lambda report: {"Loss/x": torch.ones(2, 2)}, r"returned a tensor \(2, 2\) under 'Loss/x'"),
 }
 
