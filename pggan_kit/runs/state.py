@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -228,6 +228,8 @@ class TrainState:
         self.set_learning_factors()
 
     def _build_optimizers(self) -> None:
+        former = self.optimizers.values()
+
         # The optimizers of both networks, and of the encoder where there is one.
         built: object = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
@@ -244,6 +246,7 @@ class TrainState:
                         "rename one of them"
                     )
             self.optimizers.update(further)
+        self._require_whole_optimizers(former)
 
         # They are prepared for captured steps, scaled losses and the factors of pieces.
         for optimizer in self.optimizers.values():
@@ -251,6 +254,32 @@ class TrainState:
         self._require_scalable()
         self._splits = [SplitOptimizer(optimizer, name) for name, optimizer in self.optimizers.items()]
         self._factors = None
+
+    def _require_whole_optimizers(self, former: Collection[torch.optim.Optimizer]) -> None:
+        """Check that the optimizers are new, and hold all weights.
+
+        Args:
+            former: Those that were built before.
+
+        Raises:
+            PluginError: One was built before, or a weight is in none.
+        """
+        for name, optimizer in self.optimizers.items():
+            if any(optimizer is each for each in former):
+                raise PluginError(
+                    f"train.update: the optimizer {name!r} is the one that was built before, for other weights: "
+                    "build() must return a new one each time; the core carries over the state of weights that stay"
+                )
+
+        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        held = {param for group in groups for param in group["params"]}
+        for net in self.networks.values():
+            for name, param in net.named_parameters():
+                if param not in held:
+                    raise PluginError(
+                        f"train.update: no optimizer holds the {net.kind}'s weight {name}, which would never learn: "
+                        "give all of its parameters() to an optimizer, whose build() must hold all that it is given"
+                    )
 
     def set_learning_factors(self) -> bool:
         """Let each piece learn as fast as the growth policy says at this place on the clock.

@@ -48,17 +48,24 @@ class OptimizerSuite(StepSuite):
         return built
 
     def test_holds_all_parameters(self) -> None:
-        """Require every given parameter in one of the groups, also where the parameters came from a generator."""
-        params = [nn.Parameter(draw_noise(3, seed=i)) for i in range(3)]
-        built = self.build(self.make(), (param for param in params))
-        require(
-            isinstance(built, torch.optim.Optimizer), f"build() returns a {type(built).__name__}, no torch Optimizer"
-        )
-        held = {id(param) for group in built.param_groups for param in group["params"]}
-        require(
-            held == {id(param) for param in params},
-            "the built optimizer does not hold the parameters that it was given: some would never learn",
-        )
+        """Require every given parameter in one of the groups, also where the parameters came from a generator.
+
+        One component builds an optimizer at the start of a run, and others as the networks grow.
+        """
+        component = self.make()
+        for call in ("the first call", "a second call, with other parameters,"):
+            params = [nn.Parameter(draw_noise(3, seed=i)) for i in range(3)]
+            built = self.build(component, (param for param in params))
+            require(
+                isinstance(built, torch.optim.Optimizer),
+                f"build() returns a {type(built).__name__}, no torch Optimizer",
+            )
+            held = {id(param) for group in built.param_groups for param in group["params"]}
+            require(
+                held == {id(param) for param in params},
+                f"the optimizer that {call} builds does not hold the parameters that it was given: some would never "
+                "learn",
+            )
 
     def test_descends(self) -> None:
         """Require a quadratic to become smaller."""

@@ -14,7 +14,7 @@ import torch
 from helpers.defects import SquaredScores
 
 from pggan_kit import Scores, check_at_least, follow_clock, hookimpl
-from pggan_kit.errors import ConfigError, RunError
+from pggan_kit.errors import ConfigError, PluginError, RunError
 from pggan_kit.growth.learning_rates import set_learning_factor
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
@@ -147,6 +147,44 @@ class Witness:
     @hookimpl
     def after_fade(self, state: TrainState) -> None:
         self.seen.append(("faded", bool(read_momenta(state))))
+
+
+class BuildsOnce(ToyOptimizer):
+    """An optimizer that is built once, and then takes what is new."""
+
+    built: Any = None
+
+    def build(self, params: Any, stage: Any) -> Any:
+        params = list(params)
+        if self.built is None:
+            self.built = super().build(params, stage)
+        held = {param for group in self.built.param_groups for param in group["params"]}
+        self.built.add_param_group({"params": [param for param in params if param not in held]})
+        return self.built
+
+
+class BuildsForTheFirst(ToyOptimizer):
+    def build(self, params: Any, stage: Any) -> Any:
+        return super().build(list(params)[:-1], stage)
+
+
+def test_optimizers_that_do_not_hold_all_weights_are_refused() -> None:
+    """Such weights would stay as they are, without a word."""
+    with pytest.raises(
+        PluginError, match=r"no optimizer holds the generator's weight to_image\.bias, which would never"
+    ):
+        make_state(generator_optimizer=BuildsForTheFirst())
+    with pytest.raises(
+        PluginError, match=r"no optimizer holds the discriminator's weight head\.\S+, which would never"
+    ):
+        make_state(discriminator_optimizer=BuildsForTheFirst())
+
+
+def test_optimizers_that_were_built_before_are_refused() -> None:
+    state = make_state(generator_optimizer=BuildsOnce())
+    state.grow(BOTH)
+    with pytest.raises(PluginError, match="the optimizer 'G' is the one that was built before"):
+        state.renew_optimizers()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,17 @@ class ForgetsTheLast(ToyOptimizer):
         return super().build(list(params)[:-1], stage)
 
 
+@optimizer_defect("test_holds_all_parameters", "a second call, with other parameters, builds does not hold")
+class BuildsOnce(ToyOptimizer):
+    built: Any = None
+
+    def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
+        if self.built is None:
+            self.built = super().build(params, stage)
+        optimizer: torch.optim.Optimizer = self.built
+        return optimizer
+
+
 @optimizer_defect("test_descends", "has not become smaller")
 class Climbs(ToyOptimizer):
     def build(self, params: Iterable[nn.Parameter], stage: Any) -> torch.optim.Optimizer:
