@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from pggan_kit.components import Architecture, Piece, Resampling, Scores, StyledStem
+from pggan_kit.errors import PluginError
 from pggan_kit.layers.tensors import at_least_float32, convert_to_channels_last
 from pggan_kit.schedule import Stage
 from pggan_kit.system.seeding import derive, seed_torch
@@ -30,6 +31,55 @@ class BuiltPiece(NamedTuple):
     piece: Piece
     module: nn.Module
     weights: tuple[nn.Parameter, ...]
+
+
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that each module has, whatever its class."""
+
+REGISTERING: dict[tuple[type, bool], str] = {
+    (list, True): "nn.ModuleList",
+    (list, False): "nn.ParameterList",
+    (dict, True): "nn.ModuleDict",
+    (dict, False): "nn.ParameterDict",
+}
+"""What registers that which a plain container holds, by the container's kind and whether it holds modules."""
+
+
+def iterate_leaves(value: Any) -> Iterator[Any]:
+    """Yield what plain lists, tuples and dicts hold in the end."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from iterate_leaves(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from iterate_leaves(item)
+    else:
+        yield value
+
+
+def describe_unregistered(module: nn.Module, registered: Collection[int]) -> str | None:
+    """Return which attribute of a module holds layers or weights that no network knows, and what to do; None if none.
+
+    Plain tensors are not looked at: they may be derived from weights, or constants.
+
+    Args:
+        module: The module.
+        registered: Identities of all modules and parameters of the network.
+    """
+    for path, layer in module.named_modules():
+        for name, value in vars(layer).items():
+            if name in MODULE_ATTRIBUTES:
+                continue
+            for leaf in iterate_leaves(value):
+                has_state = isinstance(leaf, nn.Module) and bool(leaf.state_dict())
+                if id(leaf) in registered or not (has_state or isinstance(leaf, nn.Parameter)):
+                    continue
+                where = f"{path}.{name}".lstrip(".")
+                if leaf is value:
+                    return f"{where} is not registered: set it by an ordinary assignment, after super().__init__()"
+                container = dict if isinstance(value, dict) else list
+                return f"{where} is a plain {type(value).__name__}: use {REGISTERING[container, has_state]}"
+    return None
 
 
 def blend_features(old: Any, new: Any, alpha: Tensor) -> Any:
@@ -167,6 +217,25 @@ class GrowingNetwork(nn.Module):
         }
         return [buffer for buffer in self.buffers() if id(buffer) not in kept]
 
+    def require_registered(self) -> None:
+        """Check that the network knows all layers and weights of its pieces.
+
+        Raises:
+            PluginError: A module keeps some in a plain list or dict: no optimizer would be given them, they would be
+                in no checkpoint, and stay on the CPU.
+        """
+        registered = {id(module) for module in self.modules()} | {id(param) for param in self.parameters()}
+        for name, birth, module in self._list_named_modules():
+            if module is None:
+                continue
+            wrong = describe_unregistered(module, registered)
+            if wrong is not None:
+                maker = f"architectures.{type(self.architecture).__name__}"
+                raise PluginError(
+                    f"{maker}: in the {Piece(self.kind, name, birth)}, {wrong}; else its weights never learn, and are "
+                    "in no checkpoint"
+                )
+
     def seed_piece(self, piece: str, stage: Stage) -> None:
         """Seed the initial weights of the next piece, so that they depend on the seed and the piece's place alone."""
         seed_torch(derive(self.seed, self.kind, piece, stage.index))
@@ -219,6 +288,7 @@ class Generator(GrowingNetwork):
         self._births: dict[nn.Parameter, int] = {}
         self._first_names: dict[nn.Parameter, str] = {}
         self._note_births(base)
+        self.require_registered()
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
@@ -242,6 +312,7 @@ class Generator(GrowingNetwork):
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.generator_bridge(previous, stage, self.image_resampling, old_to_image)
         self._note_births(stage)
+        self.require_registered()
 
     def end_fade(self) -> None:
         """Drop the old path. Does nothing where there is none."""
@@ -456,6 +527,7 @@ class ImageReader(GrowingNetwork):
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
         self.stage = stage
+        self.require_registered()
 
     def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
         newest = self.stages[-1]
@@ -511,6 +583,7 @@ class Discriminator(ImageReader):
         self.resize: nn.Module | None = None
         self.seed_piece("head", base)
         self.head = architecture.discriminator_head(base)
+        self.require_registered()
 
     def expect_images_of(self, stage: Stage) -> None:
         """Prepare for images of a stage's size, which need not be its own."""
@@ -580,6 +653,7 @@ class Encoder(ImageReader):
         maker: Any = architecture
         self.seed_piece("head", base)
         self.head = maker.encoder_head(base, latent_size)
+        self.require_registered()
 
     def forward(self, images: Tensor, alpha: Tensor | None = None) -> Tensor:
         """Return codes (N, K), where K is what the architecture's head makes.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from pggan_kit.components import BatchStatistic, Resampling, Scores, StyledStem
+from pggan_kit.errors import PluginError
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.networks import Discriminator, Encoder, Generator, GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
@@ -80,13 +81,16 @@ class ArchitectureSuite(StepSuite):
             seed: Seed of their weights.
         """
         arguments = (self.make(), self.resampling(), Area(), seed)
-        generator = Generator(*arguments, self.latent_size, stages[0])
-        discriminator = Discriminator(*arguments, stages[0])
-        # Only the last growth may be within a fade.
-        for stage in stages[1:]:
-            keeps_old_path = bridged and stage is stages[-1]
-            generator.grow(stage, keeps_old_path)
-            discriminator.grow(stage, keeps_old_path)
+        try:
+            generator = Generator(*arguments, self.latent_size, stages[0])
+            discriminator = Discriminator(*arguments, stages[0])
+            # Only the last growth may be within a fade.
+            for stage in stages[1:]:
+                keeps_old_path = bridged and stage is stages[-1]
+                generator.grow(stage, keeps_old_path)
+                discriminator.grow(stage, keeps_old_path)
+        except PluginError as error:
+            raise AssertionError(str(error)) from error
         return generator, discriminator
 
     def iterate_growths(self) -> Iterator[tuple[Stage, ...]]:

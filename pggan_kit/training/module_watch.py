@@ -7,15 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from pggan_kit.growth.networks import MODULE_ATTRIBUTES
 from pggan_kit.training.state_copy import PLAIN
 
 PLAIN_SET = frozenset(PLAIN)
 
-MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""Attributes that each module has, whatever its class."""
-
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-"""Those of them that hold functions which torch calls beside the module's own."""
+"""Those of `MODULE_ATTRIBUTES` that hold functions which torch calls beside the module's own."""
 
 
 class ModuleWatch:

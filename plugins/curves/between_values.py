@@ -11,6 +11,8 @@ from pggan_plugins.curves.spans import SPANS, find_span
 class CurveBetweenValues:
     """The base class of curves from one value to another, which is kept before and after.
 
+    In a part of the clock that is too short for the way from start to end, the value jumps at the end.
+
     Args:
         begin: Value up to the start.
         end: Value from the end on.
@@ -47,11 +49,11 @@ class CurveBetweenValues:
         if self.end_images is not None:
             end = _place_in_span(self.end_images, low, high)
 
-        # Where a stage is shorter than the way to the start, or ends before it, the value does not move.
-        if position.images <= start or end <= start:
-            return 0.0
+        # Where a part of the clock is so short that its end lies before its start, the value jumps at the end.
         if position.images >= end:
             return 1.0
+        if position.images <= start:
+            return 0.0
         return (position.images - start) / (end - start)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pggan_kit.errors import PluginError
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.resampling import Area
 from pggan_kit.runs.state import TrainState
@@ -344,3 +345,73 @@ def test_paths_that_pass_on_different_things_cannot_be_blended(change: Any) -> N
     net.grow(stages[1], bridged=True)
     with pytest.raises(TypeError, match="and the new one a Maps: both must return a tensor, or one NamedTuple"):
         net(draw_noise(4, 1, 8, 8), alpha=torch.tensor(0.3))
+
+
+class Kept(torch.nn.Module):
+    """A layer beside others that an attribute holds, whichever way."""
+
+    def __init__(self, layer: torch.nn.Module, kept: Any) -> None:
+        super().__init__()
+        self.layer = layer
+        self.kept = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x)
+        return result
+
+
+def keep(net: str, kept: Any) -> Any:
+    """Return an architecture of which one network's layer at the image keeps something more."""
+
+    class Keeps(ToyArchitecture):
+        def to_image(self, stage: Stage) -> torch.nn.Module:
+            layer = super().to_image(stage)
+            return Kept(layer, kept(layer)) if net == "generator" else layer
+
+        def from_image(self, stage: Stage) -> torch.nn.Module:
+            layer = super().from_image(stage)
+            return Kept(layer, kept(layer)) if net == "discriminator" else layer
+
+    return Keeps()
+
+
+@pytest.mark.parametrize("net", ["generator", "discriminator"])
+@pytest.mark.parametrize(
+    ("make_kept", "says"),
+    [
+        (lambda: [torch.nn.Linear(1, 1)], "is a plain list: use nn.ModuleList"),
+        (lambda: ({"a": [torch.nn.BatchNorm2d(1, affine=False)]},), "is a plain tuple: use nn.ModuleList"),
+        (lambda: {"a": torch.nn.Linear(1, 1)}, "is a plain dict: use nn.ModuleDict"),
+        (lambda: [torch.nn.Parameter(torch.ones(1))], "is a plain list: use nn.ParameterList"),
+        (lambda: {"a": torch.nn.Parameter(torch.ones(1))}, "is a plain dict: use nn.ParameterDict"),
+    ],
+)
+def test_layers_that_no_network_knows_are_refused_as_it_takes_or_grows_them(
+    net: str, make_kept: Any, says: str
+) -> None:
+    base, grown = make_stages((4, 8))
+    name = {"generator": "to_image", "discriminator": "from_image"}[net]
+    with pytest.raises(PluginError, match=rf"Keeps: in the {net}'s {name} of 4x4, kept {says}; else its weights never"):
+        make_networks(base, keep(net, lambda layer: make_kept()))
+
+    # Those of a later stage, too.
+    later: list[Any] = []
+    nets = make_networks(base, keep(net, lambda layer: list(later)))
+    later.append(torch.nn.Linear(1, 1))
+    with pytest.raises(PluginError, match=rf"in the {net}'s {name} of 8x8, kept is a plain list: use nn\.ModuleList"):
+        nets[net == "discriminator"].grow(grown, bridged=True)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda layer: [layer],
+        lambda layer: list(layer.parameters()),
+        lambda layer: torch.nn.ModuleList([torch.nn.Linear(1, 1)]),
+        lambda layer: [torch.nn.ReLU(), torch.nn.Upsample(scale_factor=2), torch.ones(1), None, "text"],
+    ],
+)
+def test_a_list_may_hold_what_the_network_knows_and_what_has_no_weights(kept: Any) -> None:
+    base, grown = make_stages((4, 8))
+    for index, net in enumerate(("generator", "discriminator")):
+        make_networks(base, keep(net, kept))[index].grow(grown, bridged=True)

@@ -35,6 +35,23 @@ class BareScores(ToyArchitecture):
         return TakesLabels(nn.Flatten(), nn.Linear(6 * stage.height * stage.width, 1))
 
 
+class ListOfLayers(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = list(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@defect(suites.ArchitectureSuite, "test_shapes", r"to_image of 4x4, layers is a plain list: use nn\.ModuleList")
+class KeepsLayersInAList(ToyArchitecture):
+    def to_image(self, stage: Any) -> nn.Module:
+        return ListOfLayers(super().to_image(stage))
+
+
 class TakesLabels(nn.Sequential):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
         return super().forward(x)
