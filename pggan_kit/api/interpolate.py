@@ -23,6 +23,9 @@ from pggan_kit.system.seeding import fork_random_numbers, torch_generator
 LARGEST_FPS = 50
 """Maximum of frames per second: players show a GIF of shorter frames more slowly."""
 
+SMALLEST_FPS = 0.01
+"""Minimum of frames per second: a GIF shows a frame for up to 655 seconds."""
+
 CELL_SIDE = 2 * CELL
 """Minimum width and height of an image in pixels."""
 
@@ -63,7 +66,7 @@ def interpolate(
     """
     check_at_least("keys", keys, 2, whole=True)
     check_at_least("steps", steps, 1, whole=True)
-    check_between("fps", fps, 0, LARGEST_FPS, low_included=False)
+    check_between("fps", fps, SMALLEST_FPS, LARGEST_FPS)
     check_at_least("count", count, 1, whole=True)
     check_seed("seed", seed)
     require_target_outside_runs("--out", target)

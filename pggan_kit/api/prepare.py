@@ -22,6 +22,7 @@ from pggan_kit.data.contents import (
     check_stages,
     get_class_names,
     list_content_warnings,
+    list_empty_classes,
     number_classes,
 )
 from pggan_kit.data.image_kinds import find_image_kind
@@ -184,20 +185,26 @@ class Prepared:
         """Return what decides which function the weights of this experiment's networks are."""
         return identify_networks(self.built.settings, schedule)
 
-    def list_warnings(self, schedule: Schedule, first: int = 0, skipped: int = 0) -> list[str]:
+    def list_warnings(self, schedule: Schedule, first: int = 0, data: Data | None = None) -> list[str]:
         """Return the warnings about bindings that an include takes back, data that are left out, and statistics of a
         batch over one sample.
 
         Args:
             schedule: the stages.
             first: the number of the first stage to check.
-            skipped: the number of images that could not be read, as far as is known.
+            data: the data, where they are open: then also about images that could not be read, and empty classes.
         """
         experiment = self.built.experiment
+        skipped = 0
+        empty_classes: list[str] = []
+        if data is not None:
+            skipped = data.skipped
+            empty_classes = list_empty_classes(data.class_names, data.classes, data.labels)
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
         return [
             *self.config.warnings,
             *list_content_warnings(experiment.dataset, skipped),
+            *empty_classes,
             *list_warnings(experiment, stages, distributed.world_size()),
         ]
 

@@ -219,7 +219,7 @@ def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins
     run.identity = own
     run.evaluator = evaluator
     run.data = data
-    for line in [*origins.warnings, *notes, *prepared.list_warnings(schedule, skipped=data.skipped)]:
+    for line in [*origins.warnings, *notes, *prepared.list_warnings(schedule, data=data)]:
         files.warn(line)
     return run, data, saved
 
@@ -324,7 +324,7 @@ def _resume_locked(
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
     else:
         _record_changes(run, prepared, changes, overridden, say)
-    for line in [*notes, *prepared.list_warnings(schedule, state.stage.index, data.skipped)]:
+    for line in [*notes, *prepared.list_warnings(schedule, state.stage.index, data)]:
         files.warn(line)
 
     first_step = state.steps

@@ -17,9 +17,7 @@ from pggan_kit.cli.base import PATH, SEED, NumberRange, add_drawing_options, des
 @click.option(
     "--steps", default=24, show_default=True, type=click.IntRange(min=1), help="Frames from one latent to the next."
 )
-@click.option(
-    "--fps", default=24.0, show_default=True, type=NumberRange(0, 50, min_open=True), help="Frames per second."
-)
+@click.option("--fps", default=24.0, show_default=True, type=NumberRange(0.01, 50), help="Frames per second.")
 @click.option("--count", default=9, show_default=True, type=click.IntRange(min=1), help="Loops side by side.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of the latents.")
 @add_drawing_options

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from pggan_kit.components import Dataset
 from pggan_kit.data.image_kinds import name_image
 from pggan_kit.errors import DataError, PluginError
@@ -175,3 +177,24 @@ def list_content_warnings(dataset: Dataset, skipped: int = 0) -> list[str]:
     if not skipped and not get_left_out(dataset):
         return []
     return [f"the data set has {describe_contents(dataset, skipped)}"]
+
+
+def list_empty_classes(names: Sequence[str], classes: int, labels: np.ndarray | None) -> list[str]:
+    """Return a sentence about classes without one image, which a generator draws all the same; none without such.
+
+    Args:
+        names: Names of the classes; none without names.
+        classes: Number of classes.
+        labels: Labels of all images, int64; None where there are none.
+    """
+    if not classes or labels is None:
+        return []
+    empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
+    if not empty:
+        return []
+    advice = "a conditional generator draws such a class all the same: number the classes from 0 without gaps"
+    if empty == [0] and not names:
+        return [f"labels begin at 1, so that class 0 has no images, and {advice}"]
+    shown = [names[number] if names else str(number) for number in empty[:SHOWN_NAMES]]
+    listed = ", ".join(shown) + (", ..." if len(empty) > SHOWN_NAMES else "")
+    return [f"{len(empty):,} of {classes:,} classes have no images ({listed}), and {advice}"]

@@ -208,6 +208,7 @@ class Data:
     Attributes:
         image_channels: Channels of the images.
         classes: Number of classes of the labels; 0 without labels.
+        labels: Labels of the images, int64; None where there are none.
         class_names: Names of the classes by their numbers; none where the data set has no names.
         left_out: Number of entries that the data set did not read, by kind.
         skipped: Number of images that were left out because they could not be read.
@@ -226,6 +227,7 @@ class Data:
         largest = self._levels[max(self._levels)].images
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])
+        self.labels = self._levels[max(self._levels)].labels
         self.classes = dataset.classes
         self.class_names = get_class_names(dataset)
         self.left_out = get_left_out(dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ def write_animation(frames: Iterable[np.ndarray], target: Path, fps: float) -> N
     Args:
         frames: Frames uint8 (h, w, 1 or 3), all of one size, at least one.
         target: `.gif`, `.webp` or `.mp4`, in a folder that exists.
-        fps: Frames per second. A GIF counts each frame in hundredths of a second.
+        fps: Frames per second, at least 0.01. A GIF counts in hundredths of a second, and holds up to 655 s a frame.
 
     Raises:
         DataError: MP4 needs a library that is missing.
@@ -63,10 +64,14 @@ def _write_gif(frames: Iterable[np.ndarray], target: Path, fps: float) -> None:
             picture = Image.fromarray(indices[0, ..., 0])
             picture.putpalette(palette)
         encoded.append(encode_frame(picture, number))
+    write_atomically(target, assemble_gif(encoded, _list_durations(len(encoded), fps, 10)))
+
+
+def _list_durations(count: int, fps: float, unit: int) -> list[int]:
+    """Return the milliseconds for which each frame is shown, in a format that counts in `unit` milliseconds."""
     # Rounded sums, not sums of rounded numbers: 30 frames take a second.
-    ends = [round(100 * (number + 1) / fps) for number in range(len(encoded))]
-    shown_ms = [10 * (end - begin) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-    write_atomically(target, assemble_gif(encoded, shown_ms))
+    ends = [unit * round(1000 / unit * number / fps) for number in range(count + 1)]
+    return [end - begin for begin, end in itertools.pairwise(ends)]
 
 
 def _write_webp(frames: Iterable[np.ndarray], target: Path, fps: float) -> None:
@@ -77,7 +82,7 @@ def _write_webp(frames: Iterable[np.ndarray], target: Path, fps: float) -> None:
         "WEBP",
         save_all=True,
         append_images=pictures[1:],
-        duration=round(1000 / fps),
+        duration=_list_durations(len(pictures), fps, 1),
         loop=0,
         quality=90,
         method=4,

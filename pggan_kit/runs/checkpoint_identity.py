@@ -132,15 +132,23 @@ def require_same(noted: Identity, own: Identity, sections: Mapping[str, str] = E
 
     # One message for all sections, since one change often shows in several.
     differing = []
+    changed: set[str] = set()
     for section, name in sections.items():
         difference = describe_difference(noted[section], own[section])
         if difference:
             differing.append(f"another {name} ({difference})")
-    if differing:
-        raise RunError(
-            f"the checkpoint is of {' and of '.join(differing)}. Change the run's config.gin back; or, to go on from "
-            "its weights with other settings, begin a new run from it: pggan-kit train CONFIG --from RUN"
-        )
+            changed |= list_changes(noted[section], own[section]).keys()
+    if not differing:
+        return
+
+    # Pictures may have changed under a config that has not.
+    remedy = "Change the run's config.gin back"
+    if changed <= {"images", "content"}:
+        remedy = "Put its files back as they were, or change the run's config.gin back if another data set is bound"
+    raise RunError(
+        f"the checkpoint is of {' and of '.join(differing)}. {remedy}; or, to go on from its weights with what is here "
+        "now, begin a new run from it: pggan-kit train CONFIG --from RUN"
+    )
 
 
 def require_same_networks(noted: Identity, own: Identity) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -131,7 +132,8 @@ def _read_path(row: Mapping[str, str | None], column: str, where: str) -> str:
         raise DataError(f"{where} has no path in the column {column!r}: add it, or remove the line")
     if "\0" in name:
         raise DataError(f"{where} has a path with a NUL, which no file has: {name!r}")
-    return name
+    # One file may be written in several ways.
+    return posixpath.normpath(name)
 
 
 def _read_label(row: Mapping[str, str | None], column: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,13 @@ class Framing:
 
 
 def _find_padded_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest size that holds an image, is at least `size`, and has its aspect ratio, but for rounding."""
-    scale = max(1, height / size[0], width / size[1])
-    return max(height, round(scale * size[0])), max(width, round(scale * size[1]))
+    """Return the smallest size that holds an image, is at least `size`, and has just its aspect ratio."""
+    # A ratio that is rounded would cost a row or column in the crop to the stages' own.
+    divisor = math.gcd(*size)
+    rows = size[0] // divisor
+    columns = size[1] // divisor
+    factor = max(divisor, math.ceil(height / rows), math.ceil(width / columns))
+    return factor * rows, factor * columns
 
 
 def _view_centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

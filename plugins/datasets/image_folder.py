@@ -82,6 +82,7 @@ class ImageFolder(PictureDataset):
         content = source.read_file(NAME)
         if content is None:
             self._set_labels_by_folder(list_class_names(self._source), OFF)
+            self._count_empty_folders()
             return
 
         place = self._source.path / NAME
@@ -98,6 +99,16 @@ class ImageFolder(PictureDataset):
         self.left_out[".json"] -= 1
         self.left_out["labels without an image"] = len(label_of) - len(self._files)
         self.left_out = {kind: count for kind, count in self.left_out.items() if count}
+
+    def _count_empty_folders(self) -> None:
+        """Count the first-level folders without an image as left out: classes after them have a lower number."""
+        path = self._source.path
+        if not path.is_dir():
+            return
+        folders = [entry.name for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()]
+        empty = [name for name in folders if not name.startswith(".") and name not in self.class_names]
+        if empty:
+            self.left_out["sub-folders without an image"] = len(empty)
 
 
 def list_class_names(source: PictureSource) -> list[str]:

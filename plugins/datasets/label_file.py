@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 
 from pggan_kit import DataError
 
@@ -57,8 +58,8 @@ def _parse_entry(entry: object, place: str) -> tuple[str, int]:
         )
     if not isinstance(label, int) or isinstance(label, bool) or label < 0:
         raise DataError(f"{place}, gives {file} the label {_shorten(label)}: it must be a whole number from 0 up")
-    # Windows' tools write backslashes.
-    return file.replace("\\", "/"), label
+    # Windows' tools write backslashes, and others begin with ./.
+    return posixpath.normpath(file.replace("\\", "/")), label
 
 
 def _shorten(value: object) -> str:

@@ -277,6 +277,15 @@ def test_a_data_set_of_one_class_is_refused(rejected: Callable[..., str]) -> Non
     rejected("train.dataset has one class alone", "datasets.Stub.classes = 1")
 
 
+def test_classes_without_images_are_said(train: Callable[..., Any]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16), np.uint8)
+    np.savez("data.npz", images=images, labels=np.arange(12) % 2 + 1)
+    arrays = ("train.dataset = @datasets.Arrays()", "datasets.Arrays.file = 'data.npz'", "schedule.sizes = (4, 8)")
+    with pytest.warns(UserWarning, match="labels begin at 1, so that class 0 has no images"):
+        train(*arrays, run_dir="run")
+    assert "labels begin at 1" in Path("run/log.txt").read_text()
+
+
 def test_class_names_that_do_not_fit_the_classes_are_refused(train: Callable[..., Any]) -> None:
     class Misnamed(ImageFolder):
         def __init__(self) -> None:

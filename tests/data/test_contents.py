@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
 
-from pggan_kit.data.contents import CLASS_LIMIT, check_classes, number_classes
+from pggan_kit.data.contents import CLASS_LIMIT, check_classes, list_empty_classes, number_classes
 from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
@@ -85,3 +85,15 @@ def test_labels_that_are_no_class_numbers_are_refused_before_anything_is_read() 
         open_data(dataset, DataSettings(), [(4, 4)], seed=0)
     assert not dataset.reads
     check_classes(ArrayDataset(images, classes=CLASS_LIMIT))
+
+
+def test_classes_without_images_are_said() -> None:
+    labels = np.array([1, 3, 3])
+    assert list_empty_classes([], 4, labels)[0].startswith("2 of 4 classes have no images (0, 2), and a conditional")
+    assert list_empty_classes(["a", "b", "c", "d"], 4, labels)[0].startswith("2 of 4 classes have no images (a, c)")
+    assert list_empty_classes([], 4, np.array([1, 2, 3]))[0].startswith("labels begin at 1, so that class 0 has no")
+    assert list_empty_classes([], 99, np.array([98]))[0].startswith(
+        "98 of 99 classes have no images (0, 1, 2, 3, 4, ...)"
+    )
+    assert list_empty_classes([], 3, np.array([2, 1, 0])) == []
+    assert list_empty_classes([], 0, None) == []

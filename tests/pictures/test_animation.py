@@ -34,6 +34,19 @@ def test_pillow_reads_the_frames_back(name: str, frames: list[np.ndarray], tmp_p
     np.testing.assert_allclose(np.stack(shown).astype(int), np.stack(wanted).astype(int), atol=6)
 
 
+@pytest.mark.parametrize(("name", "off"), [("a.gif", 10), ("a.webp", 1)])
+def test_many_frames_last_as_long_as_their_rate_says(name: str, off: int, tmp_path: Path) -> None:
+    frames = [np.full((4, 4, 1), 10 * (number % 20), np.uint8) for number in range(144)]
+    write_animation(frames, tmp_path / name, 30)
+    with Image.open(tmp_path / name) as picture:
+        durations = []
+        for frame in ImageSequence.Iterator(picture):
+            frame.load()
+            durations.append(frame.info["duration"])
+    ends = np.cumsum(durations)
+    np.testing.assert_allclose(ends, 1000 / 30 * np.arange(1, 145), atol=off / 2 + 0.01)
+
+
 @pytest.mark.parametrize("frames", [GRAYS, COLOURS], ids=["gray", "colour"])
 def test_ffmpeg_reads_the_frames_back(frames: list[np.ndarray], tmp_path: Path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs the extra video: make test-extras")

@@ -22,6 +22,7 @@ from pggan_kit.api import train as training
 from pggan_kit.api.sample import draw
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.report import write_report
+from pggan_kit.runs.checkpoint_identity import require_same
 from pggan_kit.testing.support import are_equal
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.losses import Hinge
@@ -467,3 +468,12 @@ def test_a_generator_needs_no_data_and_draws_what_the_run_drew(
         pggan_kit.evaluate("../run", bindings=metrics, plugins=[plugin])
     (row,) = pggan_kit.evaluate("../run", bindings=[*metrics, *moved], plugins=[plugin])
     assert row["value"] == 0
+
+
+def test_pictures_that_changed_are_not_mended_in_the_config() -> None:
+    noted = {"dataset": {"images": "12", "content": "a"}, "settings": {"train.seed": "0"}}
+    sections = {"dataset": "data set"}
+    with pytest.raises(RunError, match=r"content: a there, b here\)\. Put its files back as they were, or change"):
+        require_same(noted, {**noted, "dataset": {"images": "12", "content": "b"}}, sections)
+    with pytest.raises(RunError, match=r"here\)\. Change the run's config\.gin back; or"):
+        require_same(noted, {**noted, "dataset": {"images": "12", "content": "a", "values": "uint8"}}, sections)

@@ -58,6 +58,10 @@ def test_fingerprints_tell_labels_and_order(tmp_path: Path) -> None:
             r"line 3, names pictures/0\.png again, as line 2 does",
         ),
         (
+            ["file,label", "pictures/0.png,a", "./pictures//0.png,b"],
+            r"line 3, names pictures/0\.png again, as line 2 does",
+        ),
+        (
             ["file,label", "pictures/0.png,a", "pictures/1.png,a"],
             "gives all images the one label 'a': set label_column",
         ),

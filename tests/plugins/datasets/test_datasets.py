@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import struct
 import sys
@@ -29,6 +30,7 @@ from pggan_kit.pictures import PictureReader
 from pggan_kit.system import content_hashes
 from pggan_plugins import datasets as plugin
 from pggan_plugins.datasets import MNIST, Arrays, HuggingFace, ImageFolder, Torch
+from pggan_plugins.datasets.framing import Framing
 
 SCRIPT = ROOT / "scripts" / "draw_mnist_subset.py"
 
@@ -366,6 +368,20 @@ def test_odd_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(wide[:, 6:18], gradient(8, 12))
 
 
+@pytest.mark.parametrize("size", [(3, 2), (2, 3), (9, 16), (64, 48), (5, 7)])
+def test_bars_cost_no_row_or_column(size: tuple[int, int]) -> None:
+    """The core crops to the aspect ratio of the stages, which images with bars have."""
+    framing = Framing(size, "pad", "black", 1, 10**6)
+    base = (size[0] // math.gcd(*size), size[1] // math.gcd(*size))
+    for height in range(1, 40):
+        for width in range(1, 40):
+            padded = framing.apply(np.full((height, width, 1), 255, np.uint8), "a.png")
+            assert (padded == 255).sum() == height * width
+            assert padded.shape[0] >= size[0] and padded.shape[0] * size[1] == padded.shape[1] * size[0]
+            smaller = np.subtract(padded.shape[:2], base)
+            assert (smaller < np.maximum(size, (height, width))).any(), "no smaller one would do"
+
+
 def test_bars_count_towards_the_limit_of_pixels(tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.zeros((1, 40, 3), np.uint8))
     assert read_only_image(tmp_path, fit="pad", max_pixels=1600).shape == (40, 40, 3)
@@ -373,6 +389,16 @@ def test_bars_count_towards_the_limit_of_pixels(tmp_path: Path) -> None:
         read_only_image(tmp_path, fit="pad", max_pixels=1599)
     with pytest.raises(SkipImage):
         read_only_image(tmp_path, fit="pad", max_pixels=1599, on_error="skip")
+
+
+def test_empty_sub_folders_are_counted(tmp_path: Path) -> None:
+    """Classes after them have a lower number."""
+    for name in ("0/a.png", "2/a.png"):
+        save(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    for name in ("1", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert ImageFolder(tmp_path, labels=True).left_out == {"hidden": 1, "sub-folders without an image": 1}
+    assert ImageFolder(tmp_path).left_out == {"hidden": 1}
 
 
 def test_sub_folders_are_sorted_and_may_be_classes(tmp_path: Path) -> None:

@@ -260,3 +260,11 @@ def test_labels_without_an_image_are_counted(tmp_path: Path) -> None:
     assert dataset.left_out == {"labels without an image": 1}
     assert dataset.classes == 5
     assert [dataset.label(i) for i in range(6)] == [LABELS[number] for number in ORDER]
+
+
+def test_paths_of_one_file_are_one(tmp_path: Path) -> None:
+    labels = [[f"./{name}", label] for name, label in zip(NAMES, LABELS, strict=True)]
+    dataset = ImageFolder(make_folder(tmp_path, make_files(labels)), labels=True)
+    assert [dataset.label(i) for i in range(6)] == [LABELS[number] for number in ORDER]
+    with pytest.raises(DataError, match=r"the labels 2 and 3: leave one of them"):
+        ImageFolder(make_folder(tmp_path, make_files([*labels, [NAMES[0], 3]])), labels=True)
