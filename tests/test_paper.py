@@ -41,6 +41,17 @@ def test_each_citation_has_its_entry_and_each_entry_is_cited() -> None:
         assert "title = {" in entry and "author = {" in entry
 
 
+def test_the_answer_of_its_ablation_is_that_of_the_results() -> None:
+    results = (ROOT / "experiments/results/README.md").read_text(encoding="utf-8")
+    in_short = re.search(r"^\*\*In short\.\*\* (.+?)\n\n", results, re.MULTILINE | re.DOTALL)
+    assert in_short is not None
+    answer = " ".join(in_short[1].split())
+    told = " ".join(BODY.split())
+    for figures in (r"\+\d+ % \[\+\d+, \+\d+ %\] in \d+ new pairs", r"undecided: between -\d+ and \+\d+ %"):
+        found = re.search(figures, answer)
+        assert found is not None and found[0] in told
+
+
 def test_what_it_says_is_there() -> None:
     assert f"{('seventeen', 'eighteen', 'nineteen')[len(KINDS) - 17]} kinds" in BODY
     for name in re.findall(r"`(experiments/[\w/.]+)`", BODY):

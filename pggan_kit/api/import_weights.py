@@ -99,6 +99,8 @@ def read_foreign_networks(plugins: Plugins, path: Path) -> tuple[str, ForeignNet
         RunError: there is no such file, or no importer reads it.
         UnforeseenError: an importer failed in a way that nobody foresaw, and no other one reads the file.
     """
+    if path.is_dir():
+        raise RunError(f"{path}: is a folder: name the file of another project's networks")
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
 

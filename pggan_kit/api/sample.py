@@ -25,7 +25,7 @@ from pggan_kit.errors import (
 from pggan_kit.pictures.channels import PictureSettings, draw_channels
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.exported import find_exported_generator
-from pggan_kit.runs.generators import CHUNK, FADING, StyleMixing, TrainedGenerator, list_fades
+from pggan_kit.runs.generators import CHUNK, FADING, StyleMixing, TrainedGenerator, describe_no_old_path, list_fades
 from pggan_kit.runs.targets import require_target_outside_runs
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.devices import read_memory_mib
@@ -130,10 +130,7 @@ def load_faded(run_dir: Path, alpha: float | None, **choice: Any) -> TrainedGene
     generator = load_generator(run_dir, **choice)
     if alpha is not None:
         if generator.alpha is None:
-            raise RunError(
-                f"--alpha {alpha:g}: the generator at images {generator.images} has no old path to fade from; "
-                f"{_advise_on_fades(run_dir)}"
-            )
+            raise RunError(f"--alpha {alpha:g}: {describe_no_old_path(generator.images)}; {_advise_on_fades(run_dir)}")
         generator.alpha.fill_(alpha)
     return generator
 
@@ -295,10 +292,7 @@ def draw_pictures(
         RunError: images are NaN or infinite, which uint8 would not show.
     """
     # The images, in [-1, 1].
-    share = None
-    if alpha is not None:
-        share = torch.tensor(alpha)
-    pictures = generator(latents, labels, share, truncation, mixing)
+    pictures = generator(latents, labels, alpha, truncation, mixing)
     if not pictures.isfinite().all():
         raise RunError(
             f"the generator at images {generator.images} draws NaN or infinite numbers: there is nothing to show. Draw "

@@ -13,7 +13,7 @@ HUB_FILE = f"model{GENERATOR_SUFFIX}"
 
 def find_exported_generator(path: Path) -> Path | None:
     """Return the file of a generator that a path is, or holds as a folder for a hub; None for anything else."""
-    if path.suffix == GENERATOR_SUFFIX:
+    if path.suffix == GENERATOR_SUFFIX and not path.is_dir():
         return path
     file = path / HUB_FILE
     if file.is_file() and not (path / "run.json").exists():

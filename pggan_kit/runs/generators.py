@@ -56,8 +56,30 @@ class StyleMixing(NamedTuple):
     first_layer: int
 
 
-def _check_latents(latents: object, size: int) -> None:
-    """Check that latents are a tensor (N, Z) of numbers.
+def check_inputs(net: nn.Module, latents: object, labels: object, size: int, classes: int) -> None:
+    """Check what a generator is given.
+
+    Args:
+        net: the generator's network.
+        latents: a tensor (N, Z) of the type of its weights.
+        labels: a tensor (N,) of int64, or None where the generator is unconditional.
+        size: Z.
+        classes: number of classes that it is conditioned on; 0 for none.
+
+    Raises:
+        SettingError: they are something else. Labels on another device than the CPU may be no classes: reading them
+            would wait for it.
+    """
+    _check_latents(net, latents, size)
+    assert isinstance(latents, Tensor)
+    if classes:
+        _check_labels(labels, len(latents), classes)
+    elif labels is not None:
+        raise SettingError("labels", "must be left out: the generator is unconditional")
+
+
+def _check_latents(net: nn.Module, latents: object, size: int) -> None:
+    """Check that latents are a tensor (N, Z) of the type of a network's weights.
 
     Raises:
         SettingError: They are not.
@@ -67,6 +89,13 @@ def _check_latents(latents: object, size: int) -> None:
     if latents.dim() != 2 or latents.shape[1] != size or not latents.is_floating_point():
         shape = tuple(latents.shape)
         raise SettingError("latents", f"must be a tensor (N, {size}) of floats, and are {shape} of {latents.dtype}")
+    dtypes = {weight.dtype for weight in net.parameters()}
+    if dtypes and latents.dtype not in dtypes:
+        wanted = next(net.parameters()).dtype
+        raise SettingError(
+            "latents",
+            f"must be of {wanted}, as the generator's weights are, and are of {latents.dtype}: give them .to({wanted})",
+        )
 
 
 def _check_labels(labels: object, count: int, classes: int) -> None:
@@ -91,6 +120,39 @@ def _check_labels(labels: object, count: int, classes: int) -> None:
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong) > 0:
         raise SettingError("labels", f"must be from 0 to {classes - 1}, and one is {int(wrong[0])}")
+
+
+def _make_share(alpha: object, net: Generator, images: int, device: torch.device) -> Tensor:
+    """Return alpha as a network takes it: 0-dim.
+
+    Args:
+        alpha: a number in [0, 1], or such a tensor.
+        net: the network, which must have an old path.
+        images: the clock at which the run had it.
+        device: the device of latents.
+
+    Raises:
+        SettingError: it is something else. A tensor on another device than the CPU is not read: that would wait for it.
+        RunError: the network has no old path.
+    """
+    if not isinstance(alpha, Tensor):
+        # None is no number either, and is not asked for.
+        check_between("alpha", alpha, 0, 1)  # type: ignore[arg-type]
+        alpha = torch.tensor(float(alpha), device=device)  # type: ignore[arg-type]
+    elif alpha.dim() != 0 or not alpha.is_floating_point():
+        raise SettingError(
+            "alpha", f"must be a number or a 0-dim tensor of floats, and is {tuple(alpha.shape)} of {alpha.dtype}"
+        )
+    elif alpha.device.type == "cpu":
+        check_between("alpha", float(alpha), 0, 1)
+    if net.bridge is None:
+        raise RunError(f"alpha: {describe_no_old_path(images)}")
+    return alpha
+
+
+def describe_no_old_path(images: int) -> str:
+    """Return a sentence that says that the generator at a clock has no old path."""
+    return f"the generator at images {images} has no old path to fade from"
 
 
 class TrainedGenerator(nn.Module):
@@ -144,36 +206,39 @@ class TrainedGenerator(nn.Module):
         self,
         latents: Tensor,
         labels: Tensor | None = None,
-        alpha: Tensor | None = None,
+        alpha: Tensor | float | None = None,
         truncation: float | None = None,
         mixing: StyleMixing | None = None,
     ) -> Tensor:
         """Return images (N, C, h, w), nominally in [-1, 1].
 
         Args:
-            latents: (N, Z) ~ N(0, 1).
+            latents: (N, Z) ~ N(0, 1), of the type of the weights.
             labels: (N,) int64, where the generator is conditional.
-            alpha: 0-dim, instead of the generator's own where it stands within a fade.
+            alpha: a number or a 0-dim tensor in [0, 1], instead of the generator's own where it stands within a fade.
             truncation: share psi of each style's distance from the mean style that is kept, in [0, 1]: less variety,
                 fewer failures (Karras et al. 2019, section 2 of the appendix). Of a network without styles it is that
                 of each latent's distance from the mean latent, which is zero. None for all of it.
             mixing: the styles that are those of other latents; None for none.
 
         Raises:
-            SettingError: `latents` or `labels` are no tensors of these shapes, a label on the CPU is no class (others
-                are not read, which would wait for a device), or `truncation` or the layer of `mixing` is out of range.
+            SettingError: `latents`, `labels` or `alpha` are no tensors of these shapes, a label on the CPU is no class
+                (others are not read, which would wait for a device), the generator is unconditional and there are
+                labels, `mixing` is no `StyleMixing`, or `alpha`, `truncation` or the layer of `mixing` is out of range.
+            RunError: there is an alpha, and the generator has no old path.
             ConfigError: the network has no styles, and there is `mixing`, or it reads nothing of a latent but its
                 direction.
         """
         # An exporter traces shapes and labels that have no values.
+        share = self.alpha
+        if isinstance(alpha, Tensor):
+            share = alpha
         if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
-            _check_latents(latents, self.latent_size)
-            if self.classes:
-                _check_labels(labels, len(latents), self.classes)
-        if alpha is None:
-            alpha = self.alpha
+            self._require_fitting(latents, labels, mixing)
+            if alpha is not None:
+                share = _make_share(alpha, self.generator, self.images, latents.device)
         if truncation is None and mixing is None:
-            pictures: Tensor = self.generator(latents, labels, alpha)
+            pictures: Tensor = self.generator(latents, labels, share)
             return pictures
 
         # Styles, if the network has any: mixed first, and then drawn towards the mean one.
@@ -195,12 +260,21 @@ class TrainedGenerator(nn.Module):
                     f"truncation shortens latents, and {self._describe()} has no styles and normalises its latents: "
                     "their lengths change nothing; leave it out"
                 )
-            pictures = self.generator(truncation * latents, labels, alpha)
+            pictures = self.generator(truncation * latents, labels, share)
             return pictures
         if truncation is not None:
             centre = self._measure_centre(latents.device).to(styles.dtype)
             styles = torch.lerp(centre, styles, truncation)
-        return self.generator.synthesise(latents, labels, alpha, styles).images
+        return self.generator.synthesise(latents, labels, share, styles).images
+
+    def _require_fitting(self, latents: Tensor, labels: Tensor | None, mixing: StyleMixing | None) -> None:
+        """Check what the generator is given; see `forward`."""
+        check_inputs(self.generator, latents, labels, self.latent_size, self.classes)
+        if mixing is None:
+            return
+        if not isinstance(mixing, StyleMixing):
+            raise SettingError("mixing", f"must be a StyleMixing, not {mixing!r}")
+        check_inputs(self.generator, mixing.latents, labels, self.latent_size, self.classes)
 
     @torch.no_grad()
     def count_style_layers(self) -> int:
@@ -243,7 +317,7 @@ class TrainedGenerator(nn.Module):
         self,
         latents: Tensor,
         labels: Tensor | None = None,
-        alpha: Tensor | None = None,
+        alpha: Tensor | float | None = None,
         truncation: float | None = None,
     ) -> Tensor:
         """Return images (N, C, h, w) in the units and the type of the data that the run was trained on.

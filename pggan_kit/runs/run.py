@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, check_at_least, check_between, did_you_mean, suggest
+from pggan_kit.errors import RunError, SettingError, check_at_least, check_between, did_you_mean, suggest
 from pggan_kit.layers.value_maps import BYTES, ValueMap
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.runs.checkpoint_identity import Identity
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import (
     TrainedGenerator,
+    check_inputs,
     copy_generator,
+    count_classes,
     draw_images,
     load_stage_end,
     restore_generator,
@@ -107,31 +109,40 @@ class Run:
 
     def fixed_labels(self, count: int) -> Tensor | None:
         """Return (count,) labels 0, 1, ..., K - 1, 0, ...; None where the generator is unconditional."""
-        classes = self.state.stage.classes
-        if not self.experiment.find_architecture("generator").conditional or not classes:
+        classes = count_classes(self.experiment, self.state.stage)
+        if not classes:
             return None
         return torch.arange(count) % classes
 
     def generate(
-        self, latents: Tensor, labels: Tensor | None = None, average: bool | str = True, alpha: float | None = None
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        average: bool | str | None = True,
+        alpha: float | None = None,
     ) -> Tensor:
         """Return images (N, C, h, w), float32 on the CPU, nominally in [-1, 1], at the current size.
 
         Args:
             latents: (N, Z).
             labels: (N,), where the generator is conditional.
-            average: whether they come from the first average of G's weights, or the average's name; False for G itself.
+            average: the average of G's weights that they come from, by its name; True or None for the first, False for
+                G itself.
             alpha: the new path's share where there is an old path, in [0, 1]; None: that of the last step.
 
         Raises:
             RunError: there is no such average.
-            ValueError: `alpha` is out of range.
+            SettingError: `alpha` is out of range, `average` is something else, or `latents` or `labels` do not fit, as
+                in `TrainedGenerator.forward`.
         """
-        net = self.state.generator
-        if isinstance(average, str):
-            net = self.state.read_average(average)
-        elif average:
-            net = self.state.read_average()
+        state = self.state
+        classes = count_classes(self.experiment, state.stage)
+        check_inputs(state.generator, latents, labels, self.experiment.latent_size, classes)
+        if average is not None and not isinstance(average, (bool, str)):
+            raise SettingError("average", f"must be the name of an average, True, False or None, not {average!r}")
+        net = state.generator
+        if average is not False:
+            net = state.read_average(average if isinstance(average, str) else None)
         # Networks that draw noise must neither disturb training nor differ between calls.
         return draw_images(net, latents, labels, self.make_alpha(net, alpha), self.experiment.seed, self.device)
 

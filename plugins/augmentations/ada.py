@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ class ADA:
         p: Probability at the start, in [0, 1]. Without a target it may be per stage or a curve.
         interval: Number of images between two corrections of p, at least 1; there is at most one correction a step.
         adjust_images: Number of images in which p would rise from 0 to 1, at least 1.
+        largest_angle: Largest angle of each of the two rotations of `geometry`, in degrees, in [0, 180]. Digits that
+            stand on their heads are others.
 
     Raises:
         ValueError: A value is out of range.
@@ -70,11 +73,13 @@ class ADA:
         p: Varying[float] = 0.0,
         interval: int = 256,
         adjust_images: int = 500_000,
+        largest_angle: float = 180.0,
     ) -> None:
         check_between("target", target, -1, 1, low_included=False, high_included=False)
         check_between("p", p, 0, 1)
         if target is not None and not isinstance(p, (int, float)):
             raise SettingError("p", "is corrected towards the target, so it is a number: or bind target = None")
+        check_between("largest_angle", largest_angle, 0, 180)
         for name, value in (("interval", interval), ("adjust_images", adjust_images)):
             check_at_least(name, value, 1, whole=True)
 
@@ -84,6 +89,7 @@ class ADA:
         self.first_p = p
         self.interval = interval
         self.adjust_images = adjust_images
+        self.largest_angle = math.radians(largest_angle)
         self._reset(torch.device("cpu"))
 
     def _reset(self, device: torch.device) -> None:
@@ -100,7 +106,7 @@ class ADA:
         draws = RandomDraws(images.shape[0], p, torch.promote_types(images.dtype, torch.float32))
         if "blit" in self.policy or "geometry" in self.policy:
             height, width = images.shape[2:]
-            images = geometry.warp(images, geometry.draw_map(draws, self.policy, height, width))
+            images = geometry.warp(images, geometry.draw_map(draws, self.policy, height, width, self.largest_angle))
         if "colour" in self.policy:
             images = colour.recolour(images, draws)
         return images

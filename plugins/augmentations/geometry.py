@@ -43,19 +43,20 @@ class Affine(NamedTuple):
         )
 
 
-def draw_map(draws: RandomDraws, groups: Sequence[str], h: int, w: int) -> Affine:
+def draw_map(draws: RandomDraws, groups: Sequence[str], h: int, w: int, largest_angle: float = math.pi) -> Affine:
     """Draw the map from a pixel of the result to its place in the image of size (h, w).
 
     Args:
         draws: Source of the random numbers.
         groups: Groups to apply; this one reads `blit` and `geometry`.
         h, w: Height and width of the images.
+        largest_angle: Largest angle of a rotation of `geometry`, in radians.
     """
     inverses: list[Affine] = []
     if "blit" in groups:
         inverses += draw_blits(draws, h, w)
     if "geometry" in groups:
-        inverses += draw_deformations(draws, h, w)
+        inverses += draw_deformations(draws, h, w, largest_angle)
 
     # The last transform of the image is the first to be undone on the way from the result to the image.
     source = Affine()
@@ -84,14 +85,14 @@ def draw_blits(draws: RandomDraws, h: int, w: int) -> list[Affine]:
     ]
 
 
-def draw_deformations(draws: RandomDraws, h: int, w: int) -> list[Affine]:
+def draw_deformations(draws: RandomDraws, h: int, w: int, largest_angle: float) -> list[Affine]:
     """Draw the inverses of a scaling, a rotation, a stretching (axes by s and 1 / s), a rotation and a shift."""
     # The probability of each of the two rotations, so that at least one of them happens with probability p.
     either = 1 - (1 - draws.p).sqrt()
     size = torch.exp2(draws.draw_normal(0.2))
     stretch = torch.exp2(draws.draw_normal(0.2))
-    angle_before = draws.draw_uniform(math.pi, either)
-    angle_after = draws.draw_uniform(math.pi, either)
+    angle_before = draws.draw_uniform(largest_angle, either)
+    angle_after = draws.draw_uniform(largest_angle, either)
     x, y = draws.draw_normal_pair(1 / 8)
 
     return [

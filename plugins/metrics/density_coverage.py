@@ -22,7 +22,7 @@ class DensityCoverage(OfFeatures):
     Each real's features stand for the ball that reaches to its `neighbours`-th nearest neighbour among the reals.
     Density is the mean number of such balls that a fake lies in, over `neighbours`: about 1 where fakes are distributed
     as the reals, and above it where they crowd where reals are dense. Coverage is the share of the reals whose ball
-    holds a fake.
+    holds a fake. Its edge does not belong to a ball, as in the authors' code: fakes that are the reals have density 1.
 
     Coverage depends on the number of images: of M reals and N fakes of the same distribution, the expected value is
     1 - (M - 1)...(M - k) / ((M + N - 1)...(M + N - k)), which is about 1 - 2^-k where M = N: 0.97 for 5 neighbours. The
@@ -60,7 +60,7 @@ class DensityCoverage(OfFeatures):
         # Both values count the same pairs of a fake and a ball.
         pairs = 0
         covered = torch.zeros(len(real), dtype=torch.bool)
-        for inside in find_points_in_balls(fake.double(), real, radii):
+        for inside in find_points_in_balls(fake.double(), real, radii, with_edge=False):
             pairs += int(inside.sum())
             covered |= inside.any(0)
         return {

@@ -57,5 +57,5 @@ class PrecisionRecall(OfFeatures):
     def _measure_coverage(self, points: Tensor, centres: Tensor) -> float:
         """Return the share of points (M, F) that lie within the ball of some centre (N, F)."""
         radii = measure_radii(centres, self.neighbours)
-        within = [inside.any(1) for inside in find_points_in_balls(points, centres, radii)]
+        within = [inside.any(1) for inside in find_points_in_balls(points, centres, radii, with_edge=True)]
         return float(torch.cat(within).double().mean())

@@ -24,6 +24,7 @@ from pggan_kit.benchmarking.bench import bench
 from pggan_kit.benchmarking.plan import plan
 from pggan_kit.config.object_components import find_component_places
 from pggan_kit.errors import ConfigError, PluginError, RunError, SettingError
+from pggan_kit.growth.averages import list_names
 from pggan_kit.report import write_report
 from pggan_kit.system.json_lines import JsonLines
 from pggan_kit.system.json_text import json_text
@@ -121,6 +122,30 @@ def test_counts_and_alphas_that_are_none_are_refused(finished: Run) -> None:
         with pytest.raises(SettingError, match=r"^alpha must be in \[0, 1\]"):
             finished.generate(latents, alpha=alpha)
     assert finished.generate(latents[:0]).shape == (0, *finished.generate(latents).shape[1:])
+
+
+def test_a_run_draws_what_fits_it_alone(finished: Run) -> None:
+    """The first average by True and by None, G itself by False; anything else is refused, and so are wrong inputs."""
+    latents = finished.fixed_latents(2)
+    first = finished.generate(latents)
+    (name,) = list_names(finished.experiment.averages)
+    assert torch.equal(finished.generate(latents, average=None), first)
+    assert torch.equal(finished.generate(latents, average=name), first)
+    assert not torch.equal(finished.generate(latents, average=False), first)
+    for average in (0.1, 0, 1, ["half_life"]):
+        with pytest.raises(SettingError, match=r"^average must be the name of an average, True, False or None, not "):
+            finished.generate(latents, average=average)  # type: ignore[arg-type]
+    wrong: list[Any] = [latents.double(), latents.numpy(), None, latents[0], latents[:, :3]]
+    for given in wrong:
+        with pytest.raises(SettingError, match=r"^latents must be "):
+            finished.generate(given)
+    with pytest.raises(SettingError, match=r"^labels must be left out: the generator is unconditional"):
+        finished.generate(latents, torch.arange(2))
+
+
+def test_a_folder_whose_name_ends_like_a_file_is_a_run(train: Callable[..., Run], stub: str) -> None:
+    run = train(run_dir="mine.safetensors")
+    assert pggan_kit.load_generator("mine.safetensors", plugins=[stub]).images == run.state.images
 
 
 def test_samples_of_what_has_not_ended_are_refused(finished: Run) -> None:

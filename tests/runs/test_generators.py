@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pggan_kit.errors import SettingError
+from pggan_kit.errors import RunError, SettingError
 from pggan_kit.runs.generators import TrainedGenerator, draw_images
 
 
@@ -35,6 +36,10 @@ class Conditional(nn.Module):
     latent_size = 3
     bridge = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
     def forward(self, latents: Tensor, labels: Tensor, alpha: Tensor | None) -> Tensor:
         return labels.double().view(-1, 1, 1, 1)
 
@@ -54,6 +59,11 @@ WRONG_INPUTS: dict[str, tuple[Any, Any, str]] = {
     "too few": (LATENTS, torch.tensor([1]), r"^labels must be .* one for each latent, and are \(1,\) of torch\.int64"),
     "floats": (LATENTS, torch.tensor([1.0, 2.0]), r"^labels must be .* and are \(2,\) of torch\.float32"),
     "no such class": (LATENTS, torch.tensor([2, 11]), r"^labels must be from 0 to 9, and one is 11"),
+    "float64": (
+        LATENTS.double(),
+        torch.tensor([0, 1]),
+        r"^latents must be of torch\.float32, .* and are of torch\.float64",
+    ),
     "below 0": (LATENTS, torch.tensor([-1, 0]), r"^labels must be from 0 to 9, and one is -1"),
 }
 
@@ -65,6 +75,40 @@ def test_wrong_latents_and_labels_are_refused_in_the_words_of_the_caller(given: 
     latents, labels, message = WRONG_INPUTS[given]
     with pytest.raises(SettingError, match=message):
         generator(latents, labels)
+
+
+class Fading(Conditional):
+    """A generator of one pixel, which has an old path: its value is alpha."""
+
+    bridge = nn.Identity()
+
+    def forward(self, latents: Tensor, labels: Tensor | None, alpha: Tensor | None) -> Tensor:
+        assert alpha is not None
+        return alpha.expand(len(latents), 1, 1, 1)
+
+
+def test_alpha_is_a_number_or_a_tensor_of_one_between_0_and_1() -> None:
+    fading: Any = Fading()
+    generator = TrainedGenerator(fading, 0.25, classes=0, images=0)
+    assert generator(LATENTS).tolist() == generator(LATENTS, alpha=0.25).tolist()
+    for alpha in (0.5, torch.tensor(0.5)):
+        assert generator(LATENTS, alpha=alpha).flatten().tolist() == [0.5, 0.5]
+    wrong: list[Any] = [5.0, -0.1, math.nan, "x", torch.tensor(5.0), torch.tensor([0.5]), torch.tensor(1), True]
+    for alpha in wrong:
+        with pytest.raises(SettingError, match=r"^alpha must be "):
+            generator(LATENTS, alpha=alpha)
+
+
+def test_alpha_labels_and_mixing_that_a_generator_cannot_take() -> None:
+    plain: Any = Conditional()
+    generator = TrainedGenerator(plain, 1.0, classes=0, images=7)
+    with pytest.raises(RunError, match=r"^alpha: the generator at images 7 has no old path to fade from$"):
+        generator(LATENTS, alpha=0.5)
+    with pytest.raises(SettingError, match=r"^labels must be left out: the generator is unconditional"):
+        generator(LATENTS, torch.tensor([0, 1]))
+    mixing: Any = 3
+    with pytest.raises(SettingError, match=r"^mixing must be a StyleMixing, not 3"):
+        generator(LATENTS, mixing=mixing)
 
 
 def test_right_labels_are_taken_and_values_on_a_device_are_not_read() -> None:

@@ -161,6 +161,29 @@ def test_map_is_the_inverse_of_the_papers_transforms_in_order(h: int, w: int) ->
         np.testing.assert_allclose([field[n].item() for field in fields], wanted, atol=1e-9)
 
 
+def test_rotations_stay_within_the_largest_angle() -> None:
+    """A turn by at most 10 degrees, twice, leaves a line through the centre within 20 of where it was."""
+    torch.manual_seed(0)
+    draws = RecordedDraws(400, torch.tensor(1.0), torch.float64)
+    geometry.draw_map(draws, ("geometry",), 8, 8, math.radians(10))
+    _, _, before, after, _ = draws.record
+    for angles in (before, after):
+        assert 9 < math.degrees(angles.abs().max()) <= 10
+
+    # By the whole augmentation: what is right of the centre stays there, which half a turn would move to the left.
+    images = torch.zeros(64, 1, 33, 33)
+    images[..., 14:19, 18:] = 1.0
+    columns = torch.arange(33.0) - 16
+    means = {
+        angle: (ADA(["geometry"], p=1.0, largest_angle=angle)(images) * columns).sum((1, 2, 3))
+        for angle in (10.0, 180.0)
+    }
+    assert (means[10.0] > 0).float().mean() > 0.9 > (means[180.0] > 0).float().mean() + 0.2
+    for wrong in (-1.0, 181.0, math.nan):
+        with pytest.raises(ValueError, match=r"^largest_angle must be in"):
+            ADA(largest_angle=wrong)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_colour_is_the_papers_matrices(channels: int) -> None:
     """4x4 matrices on (r, g, b, 1), multiplied up; gray images take the mean row, as in the paper's code."""
