@@ -9,7 +9,7 @@ from typing import Any
 
 from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
-from pggan_kit.errors import UserError
+from pggan_kit.errors import RunError, UserError
 from pggan_kit.growth.averages import list_names
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.contracts import find_marked_hooks
@@ -214,7 +214,12 @@ def _begin_run(prepared: Prepared, run_dir: str | Path | None, origins: _Origins
     # From here on there is a folder, whose log has what was noticed before.
     files = _make_directory(prepared, run_dir, origins.describe(state.images), data, schedule)
     if origins.point is not None and distributed.rank() == 0:
-        copy_average_snapshots(origins.point, origins.stem, files)
+        try:
+            copy_average_snapshots(origins.point, origins.stem, files)
+        except BaseException:
+            # Without its first checkpoint the run could not be resumed.
+            files.discard()
+            raise
     run = Run(files, experiment, schedule, state, hooks)
     run.identity = own
     run.evaluator = evaluator
@@ -377,9 +382,15 @@ def _record_changes(
 
 def _load_last(files: RunDirectory) -> Snapshot | None:
     """Return the last whole checkpoint; None where a run was killed before its first, so that it starts again."""
-    # A run that began with another's weights has them in its first checkpoint: it cannot start again without them.
-    if not files.has_trained() and not {"from", "stem", "imported"} & files.about().keys():
-        return None
+    if not files.has_trained():
+        about = files.about()
+        if not {"from", "stem", "imported"} & about.keys():
+            return None
+        # Only the first checkpoint has the weights that such a run began with.
+        raise RunError(
+            f"{files.path} was stopped before its first checkpoint, so there is nothing to continue from: remove the "
+            f"folder, and repeat the command that began it: {about['command']}"
+        )
     return files.checkpoints(say=files.warn).load_last()
 
 

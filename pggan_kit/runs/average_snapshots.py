@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -162,7 +161,7 @@ class AverageSnapshots:
         try:
             for path in files:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, self.folder / path.name)
+                write_atomically(self.folder / path.name, read_bytes(path))
         except OSError as error:
             raise RunError(f"cannot copy {path} to {self.folder}: {error.strerror}") from error
         return len(files)

@@ -37,7 +37,8 @@ class BranchPoint:
     Attributes:
         option: the option that names it, `--from` or `--stem`, for errors.
         saved: the checkpoint's content.
-        origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`.
+        origin: what the new run's `run.json` records: `run`, `checkpoint`, `sha256`, `images`, `size`, and
+            `started`, when that run began, by which it is known again.
         class_names: names of the classes of that run's data; none without names.
         values: map of its data's numbers to [-1, 1].
     """
@@ -79,6 +80,7 @@ def find_branch_point(text: str | Path, say: Say, option: str = "--from") -> Bra
         "sha256": entry.sha256,
         "images": saved.images,
         "size": saved.size,
+        "started": files.about().get("started"),
     }
     return BranchPoint(option, saved, origin, files.read_class_names(), files.read_values())
 
@@ -101,7 +103,7 @@ def _require_content(saved: Snapshot, option: str, place: str) -> None:
 def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
     """Return the run that a branch began from, and the clock of the beginning.
 
-    None for a run from scratch, and where that run is not there any more.
+    None for a run from scratch, and where that run is not there any more, or another one lies at its path.
 
     Raises:
         RunError: `run.json` is damaged.
@@ -123,7 +125,12 @@ def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
         )
     if not (path / "run.json").is_file():
         return None
-    return RunDirectory.open(path), images
+    trunk = RunDirectory.open(path)
+    # An older version did not record it.
+    started = origin.get("started")
+    if started is not None and trunk.about().get("started") != started:
+        return None
+    return trunk, images
 
 
 def list_lineage(files: RunDirectory, say: Say) -> list[tuple[RunDirectory, float]]:
@@ -148,7 +155,10 @@ def list_lineage(files: RunDirectory, say: Say) -> list[tuple[RunDirectory, floa
         # A branch may have begun before the place where the next one began.
         lineage.insert(0, (trunk[0], min(trunk[1], lineage[0][1])))
     if lineage[0][0].about().get("from"):
-        say(f"{lineage[0][0].path}: the run that it began from is not there any more, and its stages are left out")
+        say(
+            f"{lineage[0][0].path}: the run that it began from is not there any more (or another one is in its place), "
+            "and its stages are left out"
+        )
     return lineage
 
 

@@ -258,6 +258,8 @@ class Checkpoints:
             try:
                 content, sha256 = self._read_whole(entry)
             except _UnusableError as error:
+                if self._has_moved_on(entry, survey.entries):
+                    return self.find_last()
                 reasons.append(str(error))
                 continue
             if reasons:
@@ -327,9 +329,21 @@ class Checkpoints:
             try:
                 snapshot = self.load(entry)
             except RunError as error:
-                self._say(str(error))
+                if self._has_moved_on(entry, entries):
+                    yield self.load_last()
+                else:
+                    self._say(str(error))
                 continue
             yield snapshot
+
+    def _has_moved_on(self, entry: Entry, entries: Sequence[Entry]) -> bool:
+        """Return whether another process, which trains, has dropped a checkpoint since the folder was surveyed.
+
+        Args:
+            entry: The checkpoint, which cannot be read.
+            entries: The rows at that time.
+        """
+        return not os.path.lexists(self.folder / entry.file) and self.read_entries() != entries
 
     def clean_up(self) -> list[str]:
         """Correct the manifest, set damaged files aside, and remove leftovers; only the first call does anything.

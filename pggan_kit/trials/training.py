@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.train import resume, train
-from pggan_kit.errors import Interrupted
+from pggan_kit.errors import Interrupted, RunError
 from pggan_kit.hookspecs import hookimpl
-from pggan_kit.runs.directory import RunDirectory
+from pggan_kit.runs.directory import RunDirectory, remove_content
 from pggan_kit.schedule import Stage
 from pggan_kit.system.locks import RunLock
 
@@ -59,12 +58,21 @@ def describe_early_end(folder: Path, size: str) -> str | None:
 def train_or_resume(
     folder: Path, config: Path, bindings: Sequence[str], plugins: Sequence[Any], start_from: str | None = None
 ) -> None:
-    """Resume the run of a folder; if it has saved nothing yet, remove the folder and train from the start."""
+    """Resume the run of a folder; if it has saved nothing yet, remove its content and train from the start.
+
+    The folder itself stays, which may be a link to another disk.
+
+    Raises:
+        RunError: The content cannot be removed.
+    """
     if folder.exists():
         with RunLock(folder):
             has_trained = RunDirectory(folder).has_trained()
             if not has_trained:
-                shutil.rmtree(folder)
+                try:
+                    remove_content(folder)
+                except OSError as error:
+                    raise RunError(f"cannot remove {error.filename}: {error.strerror}") from error
         if has_trained:
             resume(folder, plugins=plugins)
             return

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, RunError, TrainingError
 from pggan_kit.runs.average import draw_calibration_labels
+from pggan_kit.runs.branches import find_trunk, list_lineage
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 
@@ -78,6 +81,7 @@ def test_a_branch_records_where_it_came_from_and_needs_its_trunk_no_more(trunk: 
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "images": 24,
         "size": "8x8",
+        "started": json.loads((trunk / "run.json").read_text())["started"],
     }
     assert "from" not in json.loads((trunk / "run.json").read_text())
     shutil.rmtree(trunk)
@@ -440,3 +444,47 @@ def test_a_branch_that_fails_can_be_resumed(trunk: Path, branch: Branch) -> None
     with pytest.raises(TrainingError):
         branch("trunk@1", "schedule.stable_images = 16", plugins=(Fail(),))
     assert resume("branch", plugins=[STUB]).state.images == 64
+
+
+def test_a_branch_whose_averages_cannot_be_copied_leaves_nothing(
+    trunk: Path, branch: Branch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a first checkpoint, no command could go on with it."""
+
+    def fail(*arguments: Any) -> None:
+        raise RunError("cannot copy")
+
+    monkeypatch.setattr("pggan_kit.api.train.copy_average_snapshots", fail)
+    with pytest.raises(RunError, match="cannot copy"):
+        branch("trunk@1")
+    assert not Path("branch").exists()
+
+
+def test_a_branch_that_was_killed_before_its_first_checkpoint_says_how_to_begin_it_again(
+    trunk: Path, branch: Branch
+) -> None:
+    branch("trunk@1")
+    shutil.rmtree("branch/checkpoints")
+    Path("branch/stats.jsonl").unlink()
+    command = json.loads(Path("branch/run.json").read_text())["command"]
+    said = rf"branch was stopped before its first checkpoint, .*: remove the folder, .*: {re.escape(command)}$"
+    with pytest.raises(RunError, match=said):
+        resume("branch", plugins=[STUB])
+
+
+def test_another_run_at_the_path_of_the_trunk_is_not_taken_for_it(trunk: Path, branch: Branch) -> None:
+    """A run that was begun again there has other weights; a copy of the trunk is as good as the trunk."""
+    branch("trunk@1")
+    files = RunDirectory(Path("branch"))
+    trunk.rename("moved")
+    shutil.copytree("moved", trunk)
+    found = find_trunk(files)
+    assert found is not None and (found[0].path, found[1]) == (trunk.resolve(), 24)
+
+    about = json.loads((trunk / "run.json").read_text())
+    about["started"] = "2001-01-01T00:00:00+0000"
+    (trunk / "run.json").write_text(json.dumps(about))
+    assert find_trunk(files) is None
+    notes: list[str] = []
+    assert list_lineage(files, notes.append) == [(files, math.inf)]
+    assert len(notes) == 1 and "(or another one is in its place)" in notes[0]

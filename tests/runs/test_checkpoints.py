@@ -265,3 +265,29 @@ def test_code_in_a_checkpoint_is_refused_unrun(tmp_path: Path, form: str) -> Non
     with pytest.raises(RunError, match="never code"):
         Checkpoints(folder).load_last()
     assert not proof.exists()
+
+
+def test_a_reader_of_a_run_that_goes_on_finds_the_checkpoint_that_is_last_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process saves between the look at the folder and the reading of a file, and drops that file."""
+    writer = Checkpoints(tmp_path, keep=1)
+    writer.save(snapshot_at(1), forever=True)
+    writer.save(snapshot_at(2))
+    reader = Checkpoints(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = reader.load_kept()
+        assert next(kept).images == 1
+        writer.save(snapshot_at(3))
+        assert [saved.images for saved in kept] == [3]
+
+        read = reader._read_proven
+
+        def read_late(name: str) -> Any:
+            monkeypatch.undo()
+            writer.save(snapshot_at(4))
+            return read(name)
+
+        monkeypatch.setattr(reader, "_read_proven", read_late)
+        assert reader.load_last().images == 4

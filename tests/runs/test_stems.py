@@ -97,6 +97,7 @@ def test_a_run_begins_on_a_stem_by_its_own_clock_and_resumes_amid_the_fade(
     there = next(path for path in sorted((stem / "checkpoints").glob("*.pt")) if path.name.startswith("000000000030"))
     begun = json.loads(Path("whole/run.json").read_text())["stem"]
     assert begun.pop("sha256")[:8] in there.name
+    assert begun.pop("started") == json.loads((stem / "run.json").read_text())["started"]
     assert begun == {
         "run": str(stem.resolve()),
         "checkpoint": there.name,
