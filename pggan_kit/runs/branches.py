@@ -126,9 +126,7 @@ def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
     if not (path / "run.json").is_file():
         return None
     trunk = RunDirectory.open(path)
-    # An older version did not record it.
-    started = origin.get("started")
-    if started is not None and trunk.about().get("started") != started:
+    if trunk.about().get("started") != origin.get("started"):
         return None
     return trunk, images
 
