@@ -66,11 +66,18 @@ def test_a_way_longer_than_its_span_begins_within_it() -> None:
     assert Linear(1.0, 0.0, "stage", 25).at(SCHEDULE.at(19, [0])) == 1.0
 
 
-def test_a_way_that_would_end_before_it_begins_does_not_move() -> None:
-    """In a stage of 20 images, that from 15 images on until 10 before the end; in one of 30 it moves."""
-    crossing = Linear(1.0, 0.0, "stage", 15, -10)
-    assert {crossing.at(SCHEDULE.at(images, [0])) for images in range(20)} == {1.0}
-    assert crossing.at(SCHEDULE.at(20 + 16, [0, 20])) == pytest.approx(0.8)
+@pytest.mark.parametrize("curve", SHAPES)
+def test_a_way_that_ends_before_it_begins_jumps_at_its_end(curve: Any) -> None:
+    """In a stage of 20 images, from 15 images on until 10 before the end; in one of 30 it moves."""
+    crossing = curve(1.0, 0.5, "stage", 15, -10)
+    values = [crossing.at(SCHEDULE.at(images, [0])) for images in range(20)]
+    assert values == [1.0] * 10 + [0.5] * 10
+    assert crossing.at(SCHEDULE.at(20 + 16, [0, 20])) == pytest.approx(SHAPES[curve](1.0, 0.5, 0.2))
+
+    # A run, or a phase, that is shorter than the 100 images before its end has arrived from its beginning on.
+    for over in ("run", "phase"):
+        arrived = curve(1.0, 0.5, over, 0, -100)
+        assert {arrived.at(SCHEDULE.at(images, [0])) for images in range(20)} == {0.5}
 
 
 def test_a_stage_that_lasts_longer_than_planned_keeps_the_last_value() -> None:
