@@ -194,6 +194,17 @@ def check_finite(name: str, value: Checked) -> None:
             raise SettingError(name, f"must be finite, and is {number!r}")
 
 
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Check that an argument of the Python API is a whole number of at least `least`; None is none.
+
+    Raises:
+        SettingError: It is not.
+    """
+    if value is None:
+        raise SettingError(name, f"must be a whole number of at least {least}, and is None")
+    check_at_least(name, value, least, whole=True)  # type: ignore[arg-type]
+
+
 def check_seed(name: str, value: int) -> None:
     """Check that a setting can be a seed: a whole number from 0 to `LARGEST_WHOLE_NUMBER`.
 
@@ -248,8 +259,20 @@ def require_list(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be a list, not {value!r}: write {name}=[{value!r}]")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+def require_path(name: str, value: object) -> Path:
+    """Return an argument of the Python API that must be a path, as a path.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{name} must be a path, not {value!r}")
+    return Path(value)
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str | None:
     """Return the known word that is nearest to a word, or None where no word is near."""
+    word = str(word)
     candidates = list(known)
     near = get_close_matches(word, candidates, n=1)
     if near:

@@ -66,6 +66,7 @@ def test_the_nearest_word_is_found_in_any_case_and_suggested() -> None:
     assert did_you_mean("Hing", ["Hinge", "Wgan"]) == "Hinge"
     assert did_you_mean("HINGE", ["Hinge", "Wgan"]) == "Hinge"
     assert did_you_mean("zzz", ["Hinge"]) is None
+    assert did_you_mean(None, ["Hinge"]) is None and did_you_mean(2828, ["28281", "x"]) == "28281"
     assert suggest("Hinge") == " (did you mean Hinge?)"
     assert suggest(None) == ""
 

@@ -12,6 +12,7 @@ import torch
 
 from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.errors import RunError, SettingError
+from pggan_kit.growth.averages import BEST
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, load_place, restore_generator
 from pggan_kit.runs.post_hoc import PieceFit, make_average
@@ -106,8 +107,8 @@ def load_average(
         checkpoint: see `load_generator`.
 
     Raises:
-        SettingError: there is no such choice of a checkpoint.
-        RunError: there is no such checkpoint or average, or it does not fit the run's config.
+        RunError: there is no such choice of a checkpoint, no such checkpoint or average, or it does not fit the run's
+            config.
     """
     # The checkpoint: a file of an average has its own, any other average is one of the run.
     choice = choose_average(average)
@@ -129,7 +130,8 @@ def load_average(
     try:
         saved.select_average(name)
     except RunError as error:
-        raise RunError(f"--average {name}: {error}") from None
+        hint = "; `evaluate` alone chooses the best width" if name == BEST else ""
+        raise RunError(f"--average {name}: {error}{hint}") from None
     generator = restore_generator(prepared.built.experiment, schedule, prepared.hooks(), saved, own, average=name)
     if prepared.values is not None:
         generator.values = prepared.values

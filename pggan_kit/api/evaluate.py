@@ -21,7 +21,7 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
-from pggan_kit.errors import ConfigError, DataError, RunError, TrainingError, require_list
+from pggan_kit.errors import ConfigError, DataError, RunError, TrainingError, require_list, require_path
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
 from pggan_kit.experiment import Experiment
@@ -81,7 +81,7 @@ def evaluate(
         parts: new objects for those that the run was begun with; None where there were none.
         stage: a stage's number from 0, or its size, for the run's generator as it was when that stage ended; None: as
             it is at the last checkpoint.
-        checkpoint: `last`, or `best` for the one that `train.keep_best` kept.
+        checkpoint: `last`, `best` or `fade`; see `load_generator`.
         count: a number instead of `evaluation.count`; of two folders, this many images of each are drawn, always the
             same.
         average: the average of the run's generator; see `load_generator`. `"best"` for the width of `WIDTHS` whose
@@ -117,9 +117,10 @@ def evaluate(
         raise RunError(
             "to compare two folders, name folders of images or .npz files, and no run, stage, checkpoint or average"
         )
-    for folder in (Path(run_or_folder), Path(against)):
+    folders = (require_path("run_or_folder", run_or_folder), require_path("against", against))
+    for folder in folders:
         _require_no_run(folder)
-    return _evaluate_folders(Path(run_or_folder), Path(against), overrides, plugins)
+    return _evaluate_folders(*folders, overrides, plugins)
 
 
 def _require_tuning_with_best(average: str | float | Path | None, tuning: Sequence[str]) -> None:
@@ -138,6 +139,9 @@ def _require_tuning_with_best(average: str | float | Path | None, tuning: Sequen
 def _bind_arguments(metrics: Sequence[str], count: int | None) -> list[str]:
     """Return the bindings for which arguments of `evaluate` are short forms."""
     bindings = []
+    for name in metrics:
+        if not isinstance(name, str):
+            raise ConfigError(f"metrics must be names of metrics, not {name!r}")
     if metrics:
         references = ", ".join(f"@metrics.{name.removeprefix('metrics.')}()" for name in metrics)
         bindings.append(f"train.metrics = [{references}]")

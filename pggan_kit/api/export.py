@@ -12,7 +12,7 @@ from pggan_kit.api.hub_folder import ExportedGenerator, write_hub_folder
 from pggan_kit.api.image_writers import make_folder
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.api.prepare import prepare_run
-from pggan_kit.errors import RunError, check_choice
+from pggan_kit.errors import RunError, SettingError, check_choice, require_path
 from pggan_kit.runs.checkpoints import Say
 from pggan_kit.runs.exported import GENERATOR_SUFFIX, find_exported_generator
 from pggan_kit.runs.generators import TrainedGenerator
@@ -59,17 +59,21 @@ def export(
         The file or folder.
 
     Raises:
-        SettingError: there is no such format or precision.
+        SettingError: there is no such format or precision, or a licence is no text. It is a ValueError, and no
+            UserError.
         RunError: there is no such run, stage or average, a library is missing, the network cannot be exported, or the
             target cannot be written.
     """
     check_choice("to", to, tuple(FORMATS))
-    if not isinstance(run, Run) and find_exported_generator(Path(run)) is not None:
+    for name_of_licence, text in (("licence", licence), ("data_licence", data_licence)):
+        if text is not None and not isinstance(text, str):
+            raise SettingError(name_of_licence, f"must be a text or None, not {text!r}")
+    if not isinstance(run, Run) and find_exported_generator(require_path("run", run)) is not None:
         raise RunError(f"{run} is exported already: name a run's folder")
     prepared, files = prepare_run(run, plugins, parts, needs_data=False)
 
     # The target is checked before anything is loaded.
-    path = _name_after_run(files.path, to) if target is None else Path(target)
+    path = _name_after_run(files.path, to) if target is None else require_path("target", target)
     _require_target(path, to)
     schedule = prepared.resolve_schedule()
     generator, saved, name = load_average(prepared, files, schedule, stage, average, checkpoint)

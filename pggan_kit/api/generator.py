@@ -9,7 +9,7 @@ from typing import Any
 from pggan_kit.api.average import load_average
 from pggan_kit.api.generator_file import load_generator_file
 from pggan_kit.api.prepare import prepare_run
-from pggan_kit.errors import RunError
+from pggan_kit.errors import RunError, require_path
 from pggan_kit.runs.exported import find_exported_generator
 from pggan_kit.runs.generators import TrainedGenerator
 from pggan_kit.runs.run import Run
@@ -42,7 +42,7 @@ def load_generator(
         RunError: there is no run, no such stage or average, no checkpoint, or one that does not fit the run's config;
             or the file is cut off, damaged or of something else.
     """
-    file = None if isinstance(run, Run) else find_exported_generator(Path(run))
+    file = None if isinstance(run, Run) else find_exported_generator(require_path("run", run))
 
     # A file has one generator, so nothing about it can be chosen.
     if file is not None:

@@ -16,7 +16,7 @@ from pggan_kit.config.object_components import components_from_objects
 from pggan_kit.config.path_settings import make_paths_absolute
 from pggan_kit.data.recorded import RecordedDataset
 from pggan_kit.data.sampler import Data
-from pggan_kit.errors import RunError, UnforeseenError, quote_path, require_list
+from pggan_kit.errors import RunError, UnforeseenError, quote_path, require_list, require_path
 from pggan_kit.plugin_host.failures import explain_unforeseen
 from pggan_kit.plugin_host.loading import Plugins, load_plugins
 from pggan_kit.runs.checkpoint_identity import Identity, identify_experiment, identify_networks, merge_other_settings
@@ -58,7 +58,7 @@ def import_weights(
     """
     require_list("bindings", bindings)
     loaded = load_plugins(plugins)
-    path = Path(file)
+    path = require_path("file", file)
     project, foreign = read_foreign_networks(loaded, path)
 
     # The experiment; its data set only where one is bound.

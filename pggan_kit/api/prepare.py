@@ -29,7 +29,7 @@ from pggan_kit.data.image_kinds import find_image_kind
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import ConfigError, DataError, SettingError, TrainingError, require_list
+from pggan_kit.errors import ConfigError, DataError, SettingError, TrainingError, require_list, require_path
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.growth.learning import list_planned_parts
@@ -390,7 +390,7 @@ def prepare_run(
     Raises:
         UserError: there is no run, or something is wrong with its files or the input.
     """
-    folder = run.directory if isinstance(run, Run) else Path(run)
+    folder = run.directory if isinstance(run, Run) else require_path("run", run)
     files = RunDirectory.open(folder)
     about = files.about()
     objects = components_from_objects(parts or {})

@@ -16,8 +16,8 @@ from pggan_kit.api.image_writers import GRID, open_images
 from pggan_kit.errors import (
     ConfigError,
     RunError,
-    check_at_least,
     check_between,
+    check_count,
     check_seed,
     did_you_mean,
     suggest,
@@ -77,7 +77,7 @@ def sample(
         RunError: the run cannot be read, no such stage has ended, there is no such class, average or fade, the images
             are NaN or infinite, or the target cannot be written.
     """
-    check_at_least("count", count, 1, whole=True)
+    check_count("count", count)
     check_seed("seed", seed)
     # The target is checked before anything is drawn, which may take long.
     require_target_outside_runs("--out", target)

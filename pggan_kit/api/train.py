@@ -9,7 +9,7 @@ from typing import Any
 
 from pggan_kit.api.prepare import Prepared, prepare, prepare_run
 from pggan_kit.data.sampler import Data
-from pggan_kit.errors import RunError, UserError
+from pggan_kit.errors import RunError, UserError, require_list, require_path
 from pggan_kit.growth.averages import list_names
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.contracts import find_marked_hooks
@@ -65,8 +65,8 @@ def train(
     run_dir: str | Path | None = None,
     plugins: Sequence[Any] = (),
     parts: Mapping[str, object] | None = None,
-    start_from: str | Path | None = None,
-    stem: str | Path | None = None,
+    start_from: str | Path | Run | None = None,
+    stem: str | Path | Run | None = None,
     say: Say | None = None,
 ) -> Run:
     """Train an experiment to its end.
@@ -74,9 +74,9 @@ def train(
     Args:
         config, bindings, plugins, parts: see `prepare`.
         run_dir: the run's folder; None: the next number under `runs/`.
-        start_from: another run's folder, from whose last checkpoint this run goes on, under its own config; or
+        start_from: another run or its folder, from whose last checkpoint this run goes on, under its own config; or
             `RUN@STAGE` for the end of a stage, by its number from 0 or its size (`runs/00007-mnist@14x14`).
-        stem: another run's folder, or `RUN@STAGE`, whose pieces of the stages up to its own take the place of this
+        stem: another run or its folder, or `RUN@STAGE`, whose pieces of the stages up to its own take the place of this
             run's. Alone, this run begins at the end of that stage by its own schedule; with `start_from`, later pieces,
             optimizers and the clock are those of that run.
         say: the receiver of a line that says where a run with `start_from` or `stem` begins.
@@ -89,9 +89,31 @@ def train(
         TrainingError: the run failed.
         Interrupted: a signal or `train.time_limit` stopped it; it can be resumed.
     """
+    require_list("bindings", bindings)
+    if run_dir is not None:
+        run_dir = require_path("run_dir", run_dir)
     # The log of the run has the beginning and the end of this process, and why it failed if it did.
     with ProcessRecord(bindings) as record:
-        return _train(record, config, bindings, run_dir, plugins, parts, start_from, stem, say)
+        return _train(
+            record,
+            require_path("config", config),
+            bindings,
+            run_dir,
+            plugins,
+            parts,
+            _name_origin("start_from", start_from),
+            _name_origin("stem", stem),
+            say,
+        )
+
+
+def _name_origin(name: str, origin: str | Path | Run | None) -> str | Path | None:
+    """Return a run to begin from as a text or path."""
+    if isinstance(origin, Run):
+        return origin.directory
+    if origin is not None:
+        require_path(name, origin)
+    return origin
 
 
 def _train(
@@ -256,6 +278,7 @@ def resume(
     Raises:
         RunError: there is no run, no checkpoint, or one that does not fit; or another process trains there.
     """
+    require_list("bindings", bindings)
     # The log of the run has the beginning and the end of this process, and why it failed if it did.
     with ProcessRecord(bindings) as record:
         return _resume(record, run_dir, bindings, plugins, parts, say)

@@ -502,11 +502,13 @@ def load_place(checkpoints: Checkpoints, stage: str | int | None, checkpoint: st
             of the stage where there is one.
 
     Raises:
-        SettingError: there is no such choice.
-        RunError: there is no such checkpoint, or both a stage and the best are asked for.
+        RunError: there is no such choice or checkpoint, or both a stage and the best are asked for.
     """
     # Fades and the best checkpoint have files of their own.
-    check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    try:
+        check_choice("checkpoint", checkpoint, CHECKPOINTS)
+    except SettingError as error:
+        raise RunError(str(error)) from None
     if checkpoint == FADING:
         return load_fade(checkpoints, stage)
     if checkpoint == "best":

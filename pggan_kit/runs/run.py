@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_kit.errors import RunError, SettingError, check_at_least, check_between, did_you_mean, suggest
+from pggan_kit.errors import RunError, SettingError, check_between, check_count, did_you_mean, suggest
 from pggan_kit.layers.value_maps import BYTES, ValueMap
 from pggan_kit.pictures.channels import draw_channels
 from pggan_kit.runs.checkpoint_identity import Identity
@@ -103,7 +103,12 @@ class Run:
         return self.directory.resolve().name
 
     def fixed_latents(self, count: int) -> Tensor:
-        """Return (count, Z) latents that are the same at every call and in every run with this seed."""
+        """Return (count, Z) latents that are the same at every call and in every run with this seed.
+
+        Raises:
+            SettingError: `count` is no whole number of at least 0.
+        """
+        check_count("count", count, 0)
         generator = torch_generator(self.experiment.seed, "fixed latents")
         return torch.randn(count, self.experiment.latent_size, generator=generator)
 
@@ -191,7 +196,7 @@ class Run:
             RunError: no such stage has ended yet, or its checkpoint cannot be read.
             ValueError: `count` is no whole number of at least 1.
         """
-        check_at_least("count", count, 1, whole=True)
+        check_count("count", count)
         if stage is None:
             generator = self.generator()
         else:
@@ -216,7 +221,7 @@ class Run:
         Raises:
             ValueError: `count` is no whole number of at least 1.
         """
-        check_at_least("count", count, 1, whole=True)
+        check_count("count", count)
         if self.data is None:
             return None
         stage = self.state.stage

@@ -16,8 +16,9 @@ class SharedAdam(Adam):
     """Adam with one counter for bias correction, which counts every step and does not restart for new layers.
 
     For one optimizer over both networks (`updates.JointBatch.optimizer`): an iteration then counts two steps, one for
-    each network, and layers that are added late get next to no bias correction. Parameters without a gradient do not
-    change. The defaults are those of the tutorial that `experiments/tutorial_mnist.gin` reproduces.
+    each network, and layers that are added late get next to no bias correction. Where `train.growth` forgets the
+    moments of all parameters at once, nothing is left to count from, and the counter begins again. Parameters without a
+    gradient do not change. The defaults are those of the tutorial that `experiments/tutorial_mnist.gin` reproduces.
 
     Args:
         lr, beta1, beta2, eps: The parameters of `Adam`; eps is added to the root of the uncorrected second moment, as

@@ -142,3 +142,8 @@ def test_page_on_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     # Bright strokes on black: digits, and no noise.
     assert float(images.median()) == pytest.approx(-1, abs=0.05) and 0.8 < float(images.max()) < 1.5
     assert 0.05 < float((images > 0).float().mean()) < 0.25
+
+
+def test_a_folder_is_no_file_of_networks(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is a folder: name the file of another project's networks$"):
+        pggan_kit.import_weights(tmp_path)

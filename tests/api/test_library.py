@@ -113,10 +113,13 @@ def test_samples_of_each_stage_are_those_of_its_end(tiny: Tiny, stub: str) -> No
 
 
 def test_counts_and_alphas_that_are_none_are_refused(finished: Run) -> None:
-    for count in (0, -3, 1.5, True):
+    for count in (None, "3", 0, -3, 1.5, True):
         for method in (finished.draw_reals, lambda count: finished.samples(count=count)):
             with pytest.raises(SettingError, match=r"^count must be a whole number of at least 1, and is "):
                 method(count)  # type: ignore[arg-type]
+    for count in (None, "3", -3, 2.0, True):
+        with pytest.raises(SettingError, match=r"^count must be a whole number of at least 0, and is "):
+            finished.fixed_latents(count)  # type: ignore[arg-type]
     latents = finished.fixed_latents(2)
     for alpha in (2.0, -0.1, math.nan):
         with pytest.raises(SettingError, match=r"^alpha must be in \[0, 1\]"):
@@ -316,6 +319,62 @@ ALONE: dict[str, tuple[Callable[[str], Any], str]] = {
     "folders": (lambda file: write_report("runs", "report.html"), r"folders must be a list"),
     "plugins of a run": (lambda file: pggan_kit.load_generator("run", plugins="x.py"), r"plugins must be a list"),
 }
+
+
+NO_PATHS: dict[str, Callable[[Any, str], Any]] = {
+    "config": lambda value, file: pggan_kit.train(value),
+    "run_dir": lambda value, file: pggan_kit.train(file, run_dir=value),
+    "start_from": lambda value, file: pggan_kit.train(file, start_from=value),
+    "stem": lambda value, file: pggan_kit.train(file, stem=value),
+    "run of resume": lambda value, file: pggan_kit.resume(value),
+    "run of load_generator": lambda value, file: pggan_kit.load_generator(value),
+    "run of evaluate": lambda value, file: pggan_kit.evaluate(value),
+    "run_or_folder": lambda value, file: pggan_kit.evaluate(value, "pictures"),
+    "against": lambda value, file: pggan_kit.evaluate("pictures", value),
+    "run of export": lambda value, file: pggan_kit.export(value),
+    "target": lambda value, file: pggan_kit.export("run", target=value),
+    "file": lambda value, file: pggan_kit.import_weights(value),
+}
+"""Calls with something in place of a path, by the argument's name."""
+MAY_BE_NONE = ("run_dir", "start_from", "stem", "against", "target")
+
+
+def test_what_is_no_path_is_refused(tiny: Tiny, finished: Run, stub: str) -> None:
+    file = tiny()
+    shutil.copytree(finished.directory, "run")
+    for case, call in NO_PATHS.items():
+        for value in (None, 3, b"run"):
+            if value is not None or case not in MAY_BE_NONE:
+                with pytest.raises(ConfigError, match=rf"^{case.split()[0]} must be a path, not {value!r}"):
+                    call(value, file)
+
+
+def test_lists_and_names_that_are_none_are_refused(tiny: Tiny, finished: Run) -> None:
+    bindings: Any = None
+    with pytest.raises(ConfigError, match=r"^bindings must be a list, not None"):
+        pggan_kit.train(tiny(), bindings)
+    with pytest.raises(ConfigError, match=r"^bindings must be a list, not None"):
+        pggan_kit.resume(finished.directory, bindings)
+    metrics: Any = [None]
+    with pytest.raises(ConfigError, match=r"^metrics must be names of metrics, not None"):
+        pggan_kit.evaluate(finished, metrics=metrics)
+    licence: Any = 3
+    with pytest.raises(SettingError, match=r"^licence must be a text or None, not 3"):
+        pggan_kit.export(finished, licence=licence)
+
+
+def test_a_choice_that_there_is_not_is_an_error_of_the_user(finished: Run, stub: str) -> None:
+    with pytest.raises(RunError, match=r"^checkpoint must be .* not 'Last' \(did you mean 'last'\?\)"):
+        pggan_kit.load_generator(finished, checkpoint="Last", plugins=[stub])
+    with pytest.raises(RunError, match=r"^--average best: .*evaluate. alone chooses the best width"):
+        pggan_kit.load_generator(finished, average="best", plugins=[stub])
+
+
+def test_a_run_begins_from_another_that_is_at_hand(tiny: Tiny, finished: Run, stub: str) -> None:
+    longer = tiny("schedule.total_images = 44")
+    assert pggan_kit.train(longer, plugins=[stub], start_from=finished, run_dir="branch").state.images == 44
+    grown = pggan_kit.train(tiny("schedule.sizes = (4,)"), plugins=[stub], run_dir="small")
+    assert pggan_kit.train(tiny(), plugins=[stub], stem=grown, run_dir="grown").state.images == 40
 
 
 @pytest.mark.parametrize("case", ALONE)

@@ -226,12 +226,24 @@ def test_density_and_coverage(
     real, fake = sides
     radii = [sorted(np.linalg.norm(centre - real, axis=1))[k] for centre in real]
     inside = np.array(
-        [[np.linalg.norm(x - c) <= r for c, r in zip(real, radii, strict=True)] for x in fake]
+        [[np.linalg.norm(x - c) < r for c, r in zip(real, radii, strict=True)] for x in fake]
     )  # (fakes, reals)
     actual = DensityCoverage(Means(), k, suffix="_x").compare(torch.tensor(real), torch.tensor(fake))
     wanted = {"Density_x": inside.sum() / (k * len(fake)), "Coverage_x": inside.any(0).mean()}
     assert actual == pytest.approx(wanted, rel=1e-12)
     assert 0 < actual["Coverage_x"] < 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_fakes_that_are_the_reals_have_density_1(offset: float) -> None:
+    """k of the N fakes lie within each of the N balls, the real itself among them; one more lies on the edge."""
+    real = torch.randn(300, 16, generator=torch.Generator().manual_seed(0)) + offset
+    points = real.double().numpy()
+    distances = np.sqrt(np.square(points[:, None] - points[None]).sum(-1))
+    radii = np.sort(distances, axis=1)[:, [5]]
+    assert (distances < radii).sum() / (5 * 300) == 1 and (distances <= radii).sum() / (5 * 300) == 1.2
+    assert DensityCoverage(Means(), 5).compare(real, real) == {"Density": 1.0, "Coverage": 1.0}
+    assert PrecisionRecall(Means(), 5).compare(real, real) == {"Precision": 1.0, "Recall": 1.0}
 
 
 def test_coverage_of_equal_distributions() -> None:
