@@ -15,11 +15,11 @@ from torch import Tensor
 from pggan_kit.api.prepare import Prepared
 from pggan_kit.components import Architecture, Resampling
 from pggan_kit.config import gin_files as configs
-from pggan_kit.config.bindings import Binding
+from pggan_kit.config.bindings import Binding, UnknownComponentError
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.data.recorded import RecordedDataset, read_record
-from pggan_kit.errors import RunError, SettingError, check_between, check_choice
+from pggan_kit.errors import ConfigError, RunError, SettingError, check_between, check_choice
 from pggan_kit.experiment import MEMORY_FORMATS, Experiment
 from pggan_kit.growth.networks import Generator
 from pggan_kit.layers.resampling import Area
@@ -206,7 +206,15 @@ def load_generator_file(path: Path, plugins: Sequence[Any] = ()) -> TrainedGener
     record, weights = _read_file(path)
     text = f"{path}, whose generator is of {', '.join(record.plugins)}" if record.plugins else str(path)
     loaded = load_plugins(plugins)
-    built = build_from_config(configs.parse_text(record.config, text), loaded, ROOTS)
+    try:
+        built = build_from_config(configs.parse_text(record.config, text), loaded, ROOTS)
+    except UnknownComponentError as error:
+        if not record.plugins:
+            raise
+        raise ConfigError(
+            f"{error.place}: unknown component {error.selector}: install what brings it, or name its file with "
+            "--plugin FILE, in Python plugins=[FILE]"
+        ) from error
     settings: GeneratorSettings = built.experiment
     data = read_record(record.data)
 

@@ -13,6 +13,7 @@ import torch
 
 from pggan_kit.components import Dataset, ImageMetric
 from pggan_kit.config import gin_files as configs
+from pggan_kit.config.bindings import UnknownComponentError
 from pggan_kit.config.builder import Built, build_from_config
 from pggan_kit.config.gin_files import Config
 from pggan_kit.config.object_components import components_from_objects, require_same_places
@@ -29,14 +30,22 @@ from pggan_kit.data.image_kinds import find_image_kind
 from pggan_kit.data.recorded import count_channels
 from pggan_kit.data.sampler import Data, open_data
 from pggan_kit.data.settings import DataSettings
-from pggan_kit.errors import ConfigError, DataError, SettingError, TrainingError, require_list, require_path
+from pggan_kit.errors import (
+    ConfigError,
+    DataError,
+    PluginError,
+    SettingError,
+    TrainingError,
+    require_list,
+    require_path,
+)
 from pggan_kit.evaluation.description_cache import DescriptionCache
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet
 from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_component
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import Plugins, load_plugins, load_recorded_plugins
+from pggan_kit.plugin_host.loading import Plugins, list_missing_plugins, load_plugins, load_recorded_plugins
 from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
@@ -415,5 +424,13 @@ def prepare_run(
     if not needs_data:
         overrides += ["evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
     config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
-    config = make_paths_absolute(config, loaded)
-    return Prepared(config, loaded, build_from_config(config, loaded), objects.names, files.read_values()), files
+    try:
+        config = make_paths_absolute(config, loaded)
+        built = build_from_config(config, loaded)
+    except UnknownComponentError as error:
+        missing = list_missing_plugins(about["plugins"], loaded)
+        if not missing:
+            raise
+        reason = "; ".join(missing)
+        raise PluginError(f"{error.place}: unknown component {error.selector}: {reason}: bring it back") from error
+    return Prepared(config, loaded, built, objects.names, files.read_values()), files

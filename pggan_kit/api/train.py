@@ -14,6 +14,7 @@ from pggan_kit.growth.averages import list_names
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
+from pggan_kit.plugin_host.loading import list_changed_plugins, list_distributions, list_missing_plugins
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.runs.branches import (
     BranchPoint,
@@ -133,7 +134,7 @@ def _train(
     origins = _find_origins(start_from, stem)
     prepared = replace(prepared, values=origins.values)
     run, data, saved = _begin_run(prepared, run_dir, origins)
-    record.attach(run.files)
+    record.attach(run.files, list_distributions(prepared.plugins))
     record.follow(run)
     if start_from is not None:
         run.files.log_and_say(describe_branch(start_from, run), say)
@@ -303,7 +304,7 @@ def _resume(
     except UserError:
         files.unlock()
         raise
-    record.attach(files)
+    record.attach(files, list_distributions(prepared.plugins))
     return _resume_locked(record, prepared, files, bool(bindings), say)
 
 
@@ -352,7 +353,9 @@ def _resume_locked(
         files.log_and_say(f"{files.path} was complete already, at images {state.images:,}", say)
     else:
         _record_changes(run, prepared, changes, overridden, say)
-    for line in [*notes, *prepared.list_warnings(schedule, state.stage.index, data)]:
+    recorded = files.about()["plugins"]
+    lines = [*list_missing_plugins(recorded, prepared.plugins), *list_changed_plugins(recorded, prepared.plugins)]
+    for line in [*lines, *notes, *prepared.list_warnings(schedule, state.stage.index, data)]:
         files.warn(line)
 
     first_step = state.steps
@@ -438,6 +441,8 @@ def _make_directory(
                 "name": plugin.name,
                 "origin": plugin.origin,
                 "sha256": plugin.sha256,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
                 "hooks": sorted(find_marked_hooks(plugin.object, plugin.name)),
             }
             for plugin in prepared.plugins.loaded

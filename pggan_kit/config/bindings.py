@@ -29,6 +29,22 @@ OTHER_FILES = {
 }
 """Hints by the first part of a selector, for a file that is given to a command of another kind."""
 
+
+class UnknownComponentError(ConfigError):
+    """A config names a component that no plugin brings.
+
+    Args:
+        place: The place of the binding.
+        selector: Name of the component, `KIND.NAME`.
+        hint: What may be meant, as the end of the sentence.
+    """
+
+    def __init__(self, place: Place, selector: str, hint: str) -> None:
+        super().__init__(f"{place}: unknown component {selector}{hint}")
+        self.place = place
+        self.selector = selector
+
+
 Node = tuple[str, str]
 """A component in a scope, or a macro: (scope, selector)."""
 
@@ -317,4 +333,4 @@ def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -
         if name is not None:
             near = by_name[name]
     hint = suggest(near) or "; `pggan-kit plugins list` lists all components"
-    return ConfigError(f"{binding.place}: unknown component {selector}{hint}")
+    return UnknownComponentError(binding.place, selector, hint)

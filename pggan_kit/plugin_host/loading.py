@@ -361,6 +361,42 @@ def require_installed(names: Iterable[str]) -> None:
             )
 
 
+def list_distributions(plugins: Plugins) -> dict[str, str | None]:
+    """Return the versions of the distributions that the loaded plugins are of, by name."""
+    return {plugin.distribution: plugin.version for plugin in plugins.loaded if plugin.distribution is not None}
+
+
+def list_missing_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[str]:
+    """Return a sentence for each installed plugin of a run that is not loaded now.
+
+    Args:
+        rows: The run's plugins. Those that are not installed (files and objects) have no distribution.
+        plugins: The plugins of this process.
+    """
+    keys = {plugin.key for plugin in plugins.loaded}
+    return [
+        f"this run used the plugin {row['name']} of {row['origin']}, which is not installed, or left out by "
+        f"{BLOCK_VARIABLE}"
+        for row in rows
+        if row.get("distribution") is not None and f"{row['distribution']}:{row['name']}" not in keys
+    ]
+
+
+def list_changed_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[str]:
+    """Return a sentence for each distribution with plugins whose version is not the one that a run began with.
+
+    Args:
+        rows: The run's plugins; see `list_missing_plugins`.
+        plugins: The plugins of this process.
+    """
+    recorded = {row["distribution"]: row.get("version") for row in rows if row.get("distribution") is not None}
+    return [
+        f"this run began with the plugins of {name} {recorded[name]}, and goes on with those of {name} {version}"
+        for name, version in list_distributions(plugins).items()
+        if name in recorded and recorded[name] != version
+    ]
+
+
 def load_recorded_plugins(record: Path, rows: Sequence[Mapping[str, Any]], blocked: Iterable[str] = ()) -> Plugins:
     """Load the plugins of a run: all installed ones, and the files that it used, if their content is the same.
 

@@ -634,8 +634,8 @@ def _is_plugin_row(row: Any) -> bool:
         return False
     if not _is_list_of_texts(row.get("hooks", [])):
         return False
-    sha256 = row.get("sha256")
-    return sha256 is None or isinstance(sha256, str)
+    texts = [row.get(key) for key in ("sha256", "distribution", "version")]
+    return all(text is None or isinstance(text, str) for text in texts)
 
 
 def _is_list_of_texts(value: Any) -> bool:

@@ -9,7 +9,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,13 +54,18 @@ class ProcessRecord:
         self._recorder.begin()
         return self
 
-    def attach(self, files: RunDirectory) -> None:
+    def attach(self, files: RunDirectory, distributions: Mapping[str, str | None]) -> None:
         """Record the beginning in a run's folder, which this process has locked; it is unlocked after the end.
+
+        Args:
+            files: The folder.
+            distributions: Versions of the distributions that the plugins are of, by name.
 
         Raises:
             RunError: `run.json` cannot be read or written.
         """
         self._files = files
+        self._row["distributions"] = dict(distributions)
         distributed.run_on_rank_0(self._record_beginning)
 
     def follow(self, run: Run) -> None:

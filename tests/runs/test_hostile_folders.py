@@ -504,6 +504,7 @@ RECORDS = {
     "no plugins": b"{}",
     "plugins of text": b'{"plugins": "ab"}',
     "a number as path": b'{"plugins": [{"name": "a", "origin": 3, "sha256": "x"}]}',
+    "a number as distribution": b'{"plugins": [{"name": "a", "origin": "a", "distribution": 3}]}',
     "a number as hash": b'{"plugins": [{"name": "a", "origin": "a", "sha256": 3}]}',
     "no UTF-8": b"\xff\xfe",
     "nested": b"[" * 100_000,
