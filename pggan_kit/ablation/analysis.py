@@ -15,6 +15,7 @@ from pggan_kit.ablation.robustness import name_value
 from pggan_kit.ablation.tuning import describe_tuned
 from pggan_kit.ablation.variant_summaries import compute_primary_profiles, summarise_variant
 from pggan_kit.ablation.verdicts import add_looks, add_robustness, add_verdicts, withhold_verdicts
+from pggan_kit.components import find_quantity
 
 
 def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         directory); `metric`, with its `direction` and `scale`; `resample`, the bindings that vary between the trials of
         a variant, by the name of what they drive; `margin`, `alpha`, `hash`, `revisions`, `hardware`; `design`, see
         `designs.Design`.
+
+        Where runs have values of which the plan states no direction and scale, `not_compared` has their names.
 
         Where variants are tuned, there is `tuned`: for each `bindings` (the chosen values), and the `trials` and
         `seeds` that they were chosen by.
@@ -83,6 +86,9 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
         "revisions": sorted({result["revision"] for result in results.values()}),
         "hardware": sorted({result["hardware"] for result in results.values()}),
     }
+    unknown = _list_unknown(plan, results)
+    if unknown:
+        analysis["not_compared"] = unknown
     if plan.tune:
         analysis["tuned"] = describe_tuned(plan, results)
     if progress is not None:
@@ -178,7 +184,7 @@ def _compare_other_values(
     if decides:
         checked = {name_value(metric, average) for metric in metrics for average in plan.averages}
     entries = []
-    for metric in sorted(metrics - {plan.primary} - checked):
+    for metric in sorted(metrics - {plan.primary} - checked - set(_list_unknown(plan, results))):
         for contrast in [*plan.list_contrasts(), *plan.list_added_contrasts()]:
             # A variant with other stages may have no such value in any run, which is no failure.
             if not all(_has_metric(results, name, metric) for name in contrast.weights):
@@ -186,6 +192,12 @@ def _compare_other_values(
             secondary = replace(contrast, role="secondary")
             entries.append(compare_variants(plan, results, secondary, metric, seeds[contrast.name]))
     return entries
+
+
+def _list_unknown(plan: Plan, results: Results) -> list[str]:
+    """Return the names of values of which the plan states no direction and scale, so that they cannot be compared."""
+    metrics = {row["metric"] for result in results.values() for row in result["rows"]}
+    return sorted(metric for metric in metrics if find_quantity(plan.quantities, metric) is None)
 
 
 def take_looks(plan: Plan, results: Results) -> looks.Progress:

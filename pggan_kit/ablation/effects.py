@@ -24,6 +24,9 @@ MEASURING = ("train.metrics", "train.diversity_every", "evaluation.")
 """Beginnings of the places whose settings change nothing, unless what they measure decides when networks grow, or is a
 curve of the plan."""
 
+COMPARED = ("train.metrics", "evaluation.dataset", "evaluation.count", "evaluation.batch_size")
+"""Places whose settings change values that are compared; `evaluation.every` says when they are measured, not how."""
+
 DECIDING_HOOKS = {"should_advance", "should_end"}
 """Hooks by which a component may end a stage or a run, for example when a metric stands still."""
 
@@ -51,6 +54,21 @@ def list_effective_differences(one: Prepared, other: Prepared) -> list[str]:
             continue
         places.append(place)
     return places
+
+
+def list_measuring_differences(one: Prepared, other: Prepared) -> list[str]:
+    """Return the places in which two experiments differ in how they measure values that are compared."""
+    return [place for place in list_effective_differences(one, other) if place in COMPARED]
+
+
+def differ_in_training(one: Prepared, other: Prepared) -> bool:
+    """Return whether two experiments differ in what they train.
+
+    What they measure counts only where it may decide when networks grow.
+    """
+    places = list_effective_differences(one, other)
+    measures_decide = not (grows_by_clock(one) and grows_by_clock(other))
+    return any(measures_decide or not place.startswith(MEASURING) for place in places)
 
 
 def _find_dataset(prepared: Prepared, place: str) -> Dataset | None:

@@ -14,6 +14,7 @@ from pggan_kit.ablation.answers import (
     require_averages,
     require_same_end,
 )
+from pggan_kit.ablation.effects import differ_in_training, list_measuring_differences
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.ablation.plan import PLAN, Plan, load_plan
 from pggan_kit.ablation.settings import Ablation
@@ -69,7 +70,12 @@ def read_plan(
     _require_different(settings, experiments)
     require_same_end(settings, experiments)
     require_averages(settings, experiments)
-    quantities = _find_quantities(settings, base, variants, files, find_endpoints(settings, experiments))
+    evaluations = _prepare_evaluations(settings, base, variants, files)
+    _require_measured_alike(settings, evaluations, "when they are evaluated")
+    if settings.curves:
+        _require_measured_alike(settings, experiments, "at their ticks")
+    first_evaluation = next(iter(evaluations.values()))
+    quantities = _find_quantities(settings, first_evaluation, find_endpoints(settings, experiments))
     tune = plan_tuning(settings, base, variants, experiments, read.sha256, files)
     plan = _make_plan(file, settings, variants, experiments, quantities, read.sha256, additions, tune)
     return plan, settings.launcher
@@ -228,31 +234,18 @@ def _find_fault(base: Path, bindings: Sequence[str], plugins: Sequence[RecordedF
 
 
 def _find_quantities(
-    settings: Ablation,
-    base: Path,
-    variants: Mapping[str, Sequence[str]],
-    plugins: Sequence[RecordedFile],
-    endpoints: Mapping[str, dict[str, str]],
+    settings: Ablation, prepared: Prepared, endpoints: Mapping[str, dict[str, str]]
 ) -> dict[str, dict[str, str]]:
     """Return `direction` and `scale` of each value that runs are compared by, after a trial comparison of noise.
 
     Args:
         settings: The ablation's settings.
-        base: Gin file of the experiment.
-        variants: Bindings of each variant.
-        plugins: The plan's plugin files.
+        prepared: Experiment of a variant as it is evaluated; all of them are measured alike.
         endpoints: `direction` and `scale` of the endpoints of curves.
 
     Raises:
         ConfigError: The primary or a confirming value is not among the values, or two values have one name.
     """
-    # Values are named by the evaluation, which is the same for all variants: one of them shows which there are.
-    first_variant = next(iter(variants.values()))
-    try:
-        prepared = prepare(base, [*first_variant, *settings.evaluation], plugins)
-    except UserError as error:
-        raise type(error)(f"ablate.evaluation: {error}") from error
-
     # Those that have to answer are values at the end of the last stage.
     schedule = prepared.schedule()
     stage = schedule.list_planned_stages()[-1]
@@ -265,9 +258,63 @@ def _find_quantities(
 
 
 def _require_different(settings: Ablation, experiments: Mapping[str, Prepared]) -> None:
+    """Check that any two variants differ in what they train.
+
+    Raises:
+        ConfigError: Two are the same experiment, or differ in what changes nothing of it.
+    """
     for one, other in combinations(experiments, 2):
-        if find_first_difference(experiments[one], experiments[other]) is None:
-            raise ConfigError(f"{settings.find_setting(other)}: {one} and {other} are the same experiment")
+        if not differ_in_training(experiments[one], experiments[other]):
+            raise ConfigError(
+                f"{settings.find_setting(other)}: {one} and {other} are the same experiment: nothing that they train "
+                "differs"
+            )
+
+
+def _prepare_evaluations(
+    settings: Ablation, base: Path, variants: Mapping[str, Sequence[str]], plugins: Sequence[RecordedFile]
+) -> dict[str, Prepared]:
+    """Return the experiment of each variant as it is evaluated.
+
+    Args:
+        settings: The ablation's settings.
+        base: Gin file of the experiment.
+        variants: Bindings of each variant.
+        plugins: The plan's plugin files.
+
+    Raises:
+        UserError: The evaluation is wrong; the message names the variant, unless it is the first one.
+    """
+    evaluations: dict[str, Prepared] = {}
+    for name, bindings in variants.items():
+        try:
+            evaluations[name] = prepare(base, [*bindings, *settings.evaluation], plugins)
+        except UserError as error:
+            place = f"ablate.evaluation of variant {name}" if evaluations else "ablate.evaluation"
+            raise type(error)(f"{place}: {error}") from error
+    return evaluations
+
+
+def _require_measured_alike(settings: Ablation, experiments: Mapping[str, Prepared], when: str) -> None:
+    """Check that all variants are measured in one way: values that were measured in two cannot be compared.
+
+    Args:
+        settings: The ablation's settings.
+        experiments: Experiment of each variant, as it measures.
+        when: When it measures so, for error messages.
+
+    Raises:
+        ConfigError: One is not; the message names it, the first variant and the setting.
+    """
+    first, *others = experiments
+    for name in others:
+        places = list_measuring_differences(experiments[first], experiments[name])
+        if places:
+            raise ConfigError(
+                f"{settings.find_setting(name)}: {name} and {first} differ in {', '.join(places)} {when}, and values "
+                "that were measured in two ways cannot be compared: bind it for all variants, in ablate.evaluation or "
+                "ablate.bindings"
+            )
 
 
 def _find_trunk_with_additions(

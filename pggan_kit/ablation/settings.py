@@ -204,11 +204,16 @@ class Ablation:
                 )
 
     def _check_contrasts(self) -> None:
+        # The other way round it is the same question, which would be corrected for twice.
         for pair in self.all_pairs:
             for name in pair:
                 self._require_variant("contrasts", name)
             if pair[0] == pair[1] or self.all_pairs.count(pair) > 1:
                 raise SettingError("contrasts", f"must compare two different variants, each pair once, not {pair}")
+            if pair[::-1] in self.all_pairs:
+                raise SettingError(
+                    "contrasts", f"holds {pair} and {pair[::-1]}, which are one question: leave out one of them"
+                )
         if not self.all_pairs and not self.design.effects:
             raise SettingError("contrasts", "must hold at least one pair (variant, against)")
 

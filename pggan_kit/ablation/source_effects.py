@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pggan_kit.ablation.effects import DATASETS, MEASURING, grows_by_clock, list_effective_differences
+from pggan_kit.ablation.effects import (
+    DATASETS,
+    differ_in_training,
+    list_effective_differences,
+    list_measuring_differences,
+)
 from pggan_kit.ablation.settings import Ablation
 from pggan_kit.ablation.sources import EVERYTHING, SEED
 from pggan_kit.api.prepare import Prepared, prepare
@@ -52,7 +57,8 @@ def require_sources(
     for place, (source, text) in enumerate(settings.resample.items()):
         seeds = [*first_seeds[:place], other_seed, *first_seeds[place + 1 :]]
         other = build(seeds)
-        if _differ_in_training(settings, first, other):
+        changes_curves = bool(settings.curves) and bool(list_measuring_differences(first, other))
+        if changes_curves or differ_in_training(first, other):
             continue
 
         # What is measured in the end may differ, unless the plan's own evaluation takes it back.
@@ -62,13 +68,6 @@ def require_sources(
                 f"ablate.resample: {source!r} ({text}) has no effect in variant {name}: "
                 f"{_explain(text, first, other, (seed, other_seed))}"
             )
-
-
-def _differ_in_training(settings: Ablation, one: Prepared, other: Prepared) -> bool:
-    """Return whether two experiments differ in what they train, or in what their curves measure."""
-    places = list_effective_differences(one, other)
-    counts_measures = bool(settings.curves) or not grows_by_clock(one)
-    return any(counts_measures or not place.startswith(MEASURING) for place in places)
 
 
 def _explain(text: str, one: Prepared, other: Prepared, seeds: tuple[int, int]) -> str:

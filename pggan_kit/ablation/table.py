@@ -319,6 +319,11 @@ def list_notes(analysis: Mapping[str, Any]) -> list[str]:
     ]
     notes += list_failures(analysis)
     notes += list_tuning_notes(analysis)
+    if "not_compared" in analysis:
+        notes.append(
+            "not compared, since the plan states no direction and scale of them: "
+            f"{', '.join(analysis['not_compared'])}."
+        )
 
     # What only some analyses have: looks, bootstraps, pairs, and runs without a value.
     if "looks" in analysis:

@@ -326,7 +326,10 @@ def describe_annotation(hint: Any) -> str:
         inside = [describe_annotation(option) for option in options if option not in (..., ())]
         if not inside:
             return "an empty list"
-        return f"a list of ({', '.join(dict.fromkeys(inside))})"
+        # A tuple has a fixed length: each of its entries is named.
+        if origin is not tuple or ... in options:
+            inside = list(dict.fromkeys(inside))
+        return f"a list of ({', '.join(inside)})"
     if origin in (dict, collections.abc.Mapping):
         return f"a dict of {describe_annotation(options[0])} to {describe_annotation(options[1])}"
 

@@ -262,6 +262,15 @@ def test_metrics_without_logarithm_are_compared_as_they_are_and_never_answer() -
     assert "log" not in render_text(analysis).split("other metrics")[0]
 
 
+def test_a_value_that_the_plan_does_not_know_is_named_and_not_compared() -> None:
+    """A variant had measured it alone, and the analysis of all that was trained ended in an error."""
+    results = make_results({"a": 0.0, "b": 0.3 + NOISE})
+    add_rows(results, "Recall", {"b": [0.5] * 10})
+    analysis = analyse_results(make_plan(**TWO), results)
+    assert analysis["not_compared"] == ["Recall"] and {entry["metric"] for entry in analysis["secondary"]} == {"signed"}
+    assert "not compared, since the plan states no direction and scale of them: Recall." in render_text(analysis)
+
+
 def test_controls_are_not_among_what_holm_corrects() -> None:
     analysis = analyse_results(make_plan(controls={"c": 10}), make_results({"a": 0.0, "b": 0.3 + NOISE, "c": NOISE}))
     b, c = analysis["contrasts"]

@@ -690,6 +690,10 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     assert not Path("out").exists() and not Path("runs").exists()
 
 
+THREE = "{'linear': [], 'hard': ['train.switch = @switches.Hard()'], 'nudged': ['train.switch = @switches.Nudged()']}"
+TWO_PAIRS = "[('hard', 'linear'), ('nudged', 'linear')]"
+
+
 @pytest.mark.parametrize(
     ("bindings", "complaint"),
     [
@@ -699,7 +703,7 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
             r"is at least 0\.0625, and never below 0\.05\. Name variants in `controls`",
         ),
         (
-            ["ablate.seeds = (0, 1, 2, 3, 4, 5)", "ablate.contrasts = [('hard', 'linear'), ('linear', 'hard')]"],
+            ["ablate.seeds = (0, 1, 2, 3, 4, 5)", f"ablate.variants = {THREE}", f"ablate.contrasts = {TWO_PAIRS}"],
             r"ablate\.seeds must be at least 7 for 2 confirmatory contrasts, and are 6: .* at least 0\.0625",
         ),
     ],
@@ -717,7 +721,7 @@ def test_a_plan_that_cannot_reach_its_level_is_refused(
     options += [option for binding in bindings for option in ("-b", binding)]
     refused(cli("ablate", "switch.gin", "--dry-run", *options), complaint)
     assert not Path("out").exists() and not Path("runs").exists()
-    control = ["-b", "ablate.controls = {'hard': 2}"]
+    control = ["-b", "ablate.controls = {'linear': 2}"]
     result = cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control)
     assert result.exit_code == 0 and "detectable" not in json.loads(result.stdout), "it asks nothing"
 
@@ -785,6 +789,21 @@ WRONG = {
     "ablate.seeds = (-1, 3)": r"ablate\.seeds must be a whole number from 0 to 9223372036854775807, and is -1",
     "ablate.seeds = (0, 18446744073709551616)": r"a whole number is too large: none may be above 9223372036854775807",
     "ablate.seeds = (0.5,)": r"ablate\.seeds must be a list of \(a whole number\)",
+    "ablate.contrasts = [('hard', 'linear', 'x')]": (
+        r"ablate\.contrasts must be a list of \(a list of \(a string, a string\)\), not"
+    ),
+    "ablate.contrasts = [('hard', 'linear'), ('linear', 'hard')]": (
+        r"ablate\.contrasts holds \('hard', 'linear'\) and \('linear', 'hard'\), which are one question"
+    ),
+    "ablate.variants = {'linear': [], 'hard': ['train.keep = 3', 'train.observers = []', 'data.workers = 1']}": (
+        r"ablate\.variants: linear and hard are the same experiment"
+    ),
+    "ablate.variants = {'linear': [], 'hard': ['train.metrics = [@metrics.Gap()]']}": (
+        r"ablate\.variants: linear and hard are the same experiment"
+    ),
+    "ablate.variants = {'linear': [], 'hard': ['train.switch = @switches.Hard()', 'evaluation.batch_size = 2']}": (
+        r"ablate\.variants: hard and linear differ in evaluation\.batch_size when they are evaluated"
+    ),
     "ablate.contrasts = []": r"ablate\.contrasts must hold at least one pair",
     "ablate.contrasts = [('hard', 'soft')]": r"ablate\.contrasts names 'soft', .* the variants are linear, hard",
     "ablate.contrasts = [('hard', 'hard')]": r"ablate\.contrasts must compare two different variants",
