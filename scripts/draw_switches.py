@@ -36,10 +36,11 @@ ROWS = (
     ("linear fade, one weight nudged", "switch_demo", "nudged"),
     ("no growing, as much arithmetic", "switch_demo", "no_growing"),
     ("no growing, emoji, the recipe's rate", "emoji", "whole"),
+    ("no growing, emoji, half the rate", "emoji/rate", "whole"),
 )
 """Label, folder of the results, and variant, which is compared with the linear fade of the same folder."""
 
-CONTROLS = 4
+CONTROLS = 5
 """Number of rows at the end that are controls."""
 
 TICKS = (-0.1, 0.0, 0.25, 0.5, 1.0, 2.0)

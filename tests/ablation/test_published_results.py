@@ -95,6 +95,26 @@ def test_the_page_has_the_figures_of_other_learning_rates() -> None:
             assert f" {mean:+.3f} [{low:+.3f}, {high:+.3f}] |" in page
 
 
+def test_the_page_has_the_figures_of_both_rates_of_the_emoji() -> None:
+    """Of two plans with other seeds: differences of means, with Welch's interval."""
+    page = (RESULTS / "README.md").read_text("utf-8")
+    recipe, half = (read_values(RESULTS / folder) for folder in ("emoji", "emoji/rate"))
+    for metric, compared in (("FID", True), ("FID_b", True), ("SWD", False)):
+        whole, linear = (
+            {rate: np.log([value for (name, _), value in sorted(values[metric].items()) if name == variant])
+             for rate, values in (("8e-3", recipe), ("4e-3", half))}
+            for variant in ("whole", "linear")
+        )  # fmt: skip
+        better = stats.ttest_ind(whole["4e-3"], linear["8e-3"], equal_var=False)
+        low, high = better.confidence_interval()
+        mean = whole["4e-3"].mean() - linear["8e-3"].mean()
+        assert f"{abs(mean):.3f} [{low:+.3f}, {high:+.3f}]" in page
+        if compared:
+            first, second = (whole[rate] - linear[rate] for rate in ("8e-3", "4e-3"))
+            low, high = stats.ttest_ind(first, second, equal_var=False).confidence_interval()
+            assert f"{first.mean() - second.mean():.3f} [{low:+.3f}, {high:+.3f}]" in page
+
+
 def test_the_picture_of_the_first_page_is_drawn_from_the_analyses() -> None:
     script = load_module(ROOT / "scripts/draw_switches.py")
     shown = script.read_numbers(script.PICTURE.read_text("utf-8"))
