@@ -55,12 +55,17 @@ def find_image_kind(dataset: Dataset) -> ImageKind:
     raise DataError("the data set holds no image that can be read")
 
 
-def _read_kind(dataset: Dataset, image: np.ndarray, i: int) -> ImageKind:
+def _read_kind(dataset: Dataset, image: object, i: int) -> ImageKind:
     """Return the kind of an image.
 
     Raises:
         DataError: It is no array (H, W, C) of a type that can be used.
     """
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"{name_image(dataset, i)} must be a NumPy array (H, W, C), and is a {type(image).__module__}."
+            f"{type(image).__qualname__}: return np.asarray of it, with its channels last"
+        )
     kind = image.dtype.name
     is_rounded = kind == "float64"
     if kind in ("float16", "float64"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from pggan_kit.components import Dataset
 from pggan_kit.data.area_means import average_areas
 from pggan_kit.data.build_journal import Progress
-from pggan_kit.data.image_kinds import ImageKind, check_image
+from pggan_kit.data.image_kinds import ImageKind, check_image, name_image
 from pggan_kit.data.level_files import DIGEST_WORDS, MODE_PLACE, ROW_WORDS, SHAPE_PLACE, ReusableRows, encode_mode
 from pggan_kit.data.settings import FILTERS
 from pggan_kit.errors import DataError, SkipImage
@@ -204,7 +205,12 @@ class Resizer:
         classes = self._dataset.classes
         if not classes:
             return 0
-        label = self._dataset.label(i)
+        label: object = self._dataset.label(i)
+        if not isinstance(label, Integral):
+            raise DataError(
+                f"{name_image(self._dataset, i)} has the label {label!r}, a {type(label).__name__}: labels are whole "
+                f"numbers in [0, {classes})"
+            )
         if not 0 <= label < classes:
             raise DataError(f"image {i} has label {label}; with {classes} classes it must be in [0, {classes})")
         return int(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.forks import Fork
 from helpers.patience import PATIENCE_SECONDS
 from helpers.platforms import resource
+from PIL import Image
 
 from pggan_kit.data import array_files, pyramid, resizing
 from pggan_kit.data.area_means import average_areas
@@ -490,6 +493,24 @@ def test_wrong_images_are_named(tmp_path: Path, image: np.ndarray, message: str)
         open_data(ArrayDataset([image]), make_settings(tmp_path), [(4, 4)], 0)
 
 
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        (torch.zeros(4, 4, 1, dtype=torch.uint8), r"torch\.Tensor"),
+        (Image.new("L", (4, 4)), r"PIL\.Image\.Image"),
+        ([[[0]]], r"builtins\.list"),
+        (None, r"builtins\.NoneType"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_images_that_are_no_arrays_are_named(tmp_path: Path, image: Any, kind: str, before: int) -> None:
+    images = [*make_random_dataset(before, shape=(4, 4, 1)).images, image]
+    with pytest.raises(
+        DataError, match=rf"^image {before} must be a NumPy array \(H, W, C\), and is a {kind}: return np"
+    ):
+        open_data(ArrayDataset(images), make_settings(tmp_path), [(4, 4)], 0)
+
+
 def test_a_data_set_without_images_that_can_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
         open_data(ArrayDataset([]), make_settings(tmp_path), [(4, 4)], 0)
@@ -503,4 +524,15 @@ def test_a_label_out_of_range_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     source = make_random_dataset(4, classes=3)
     monkeypatch.setattr(source, "label", lambda i: i)
     with pytest.raises(DataError, match=r"image 3 has label 3; with 3 classes it must be in \[0, 3\)"):
+        open_data(source, make_settings(tmp_path), [(4, 4)], 0)
+
+
+@pytest.mark.parametrize(("label", "kind"), [("cat", "str"), (1.0, "float"), (None, "NoneType"), ([1], "list")])
+def test_a_label_that_is_no_whole_number_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: Any, kind: str
+) -> None:
+    source = make_random_dataset(4, classes=3)
+    monkeypatch.setattr(source, "label", lambda i: label if i == 2 else np.int64(i % 3))
+    text = rf"image 2 has the label {re.escape(repr(label))}, a {kind}: labels are whole numbers in \[0, 3\)"
+    with pytest.raises(DataError, match=text):
         open_data(source, make_settings(tmp_path), [(4, 4)], 0)
