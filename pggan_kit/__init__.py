@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     )
     from pggan_kit.system.activities import Activity, receive_activities, report_activity, track_items
     from pggan_kit.system.content_hashes import hash_files, hash_once
-    from pggan_kit.system.distributed import share_from_rank_0, world_size
+    from pggan_kit.system.distributed import rank, share_from_rank_0, world_size
     from pggan_kit.system.files import write_atomically
     from pggan_kit.system.json_lines import JsonLines
     from pggan_kit.system.processes import count_cores
@@ -185,7 +185,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "system.activities": ("Activity", "receive_activities", "report_activity", "track_items"),
     "system.content_hashes": ("hash_files", "hash_once"),
-    "system.distributed": ("share_from_rank_0", "world_size"),
+    "system.distributed": ("rank", "share_from_rank_0", "world_size"),
     "system.files": ("write_atomically",),
     "system.json_lines": ("JsonLines",),
     "system.processes": ("count_cores",),
@@ -296,6 +296,7 @@ __all__ = [
     "leaky_relu",
     "list_plain_values",
     "load_generator",
+    "rank",
     "receive_activities",
     "report_activity",
     "resolve_interval",

@@ -6,19 +6,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from helpers.forks import run_pytest
 from helpers.fresh import fresh_python
 from helpers.patience import PATIENCE_SECONDS
 
-from pggan_kit import scaffold
+from pggan_kit import JsonLines, scaffold
 from pggan_kit.api import prepare as api
-from pggan_kit.api.train import train
+from pggan_kit.api.train import resume, train
 from pggan_kit.components import KINDS
 from pggan_kit.errors import PluginError
+from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.testing import load_hooks
 
 KINDS_TO_WRITE = scaffold.KINDS_TO_WRITE
 
@@ -66,13 +70,27 @@ def test_its_experiment_uses_the_component(kind: str, written: Path, monkeypatch
     assert prepared.built.idle == ()
 
 
-def test_a_plugin_of_hooks_alone_takes_part_in_a_run(written: Path, tmp_path: Path) -> None:
+def test_a_plugin_of_hooks_alone_takes_part_in_a_run(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = written / name_plugin("hooks")
     short = [f"schedule.{name} = '1 steps'" for name in ("stable_images", "fade_images")]
     bindings = [*short, "schedule.sizes = (7,)", "train.observers = []"]
     train(package / "try.gin", bindings, plugins=[package / "my_hooks.py"], run_dir=tmp_path / "run")
-    lines = (tmp_path / "run" / "my_hooks.txt").read_text().splitlines()
-    assert lines == ["begun", "stage 7x7", "done after 32 images"]
+    diary = JsonLines(tmp_path / "run" / "my_hooks.jsonl")
+    lines = [{"images": 32, "line": "stage 7x7"}, {"images": 32, "line": "done after 1 steps"}]
+    assert diary.read() == lines
+
+    # Its last hooks are called once more, and it writes on one rank alone.
+    resume(tmp_path / "run", plugins=[package / "my_hooks.py"])
+    assert diary.read() == lines
+    (plugin,) = load_plugins([package / "my_hooks.py"]).loaded[-1:]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    run = SimpleNamespace(directory=tmp_path / "run", resumed=True, state=SimpleNamespace(images=32))
+    load_hooks(plugin.object).call("before_run", run=run)
+    load_hooks(plugin.object).call("after_run", run=run, result={"steps": 1})
+    assert diary.read() == lines
 
 
 def test_a_launchers_ablation_is_well_formed(written: Path) -> None:
