@@ -1,4 +1,4 @@
-"""The schedule of growth: stages, budgets and the clock. Nothing here knows networks or files."""
+"""The schedule of growth: stages, budgets and the clock. It builds no networks and reads no files."""
 
 from __future__ import annotations
 

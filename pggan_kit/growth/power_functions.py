@@ -32,11 +32,6 @@ def convert_width_to_exponent(width: float) -> float:
     return max(0.0, float(roots.real.max()))
 
 
-def convert_exponent_to_width(exponent: float) -> float:
-    """Return the width of the profile of an exponent of at least 0."""
-    return math.sqrt((exponent + 1) / (exponent + 3)) / (exponent + 2)
-
-
 def compute_power_share(exponent: float, age: int, images: int) -> float:
     """Return the share of the profile's weight that lies between `age` and `age + images`, at the end of them."""
     return float(1.0 - (age / (age + images)) ** (exponent + 1))

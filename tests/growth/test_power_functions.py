@@ -14,7 +14,6 @@ from scipy.integrate import quad
 from pggan_kit.growth.power_functions import (
     LARGEST_WIDTH,
     compute_power_share,
-    convert_exponent_to_width,
     convert_width_to_exponent,
     fit_profile,
 )
@@ -34,7 +33,7 @@ def test_a_width_is_the_standard_deviation_of_its_profile(width: float) -> None:
     moments = [quad(lambda s, k=k: s**k * profile(s, exponent, 1.0), 0, 1, epsabs=1e-13)[0] for k in (0, 1, 2)]
     assert moments[0] == pytest.approx(1)
     assert math.sqrt(moments[2] - moments[1] ** 2) == pytest.approx(width, rel=1e-4)
-    assert convert_exponent_to_width(exponent) == pytest.approx(width, rel=1e-9)
+    assert math.sqrt((exponent + 1) / (exponent + 3)) / (exponent + 2) == pytest.approx(width, rel=1e-9)
     assert exponent == pytest.approx(sigma_rel_to_gamma(width), rel=1e-9)
 
 
