@@ -211,6 +211,7 @@ class Resizer:
                 f"{name_image(self._dataset, i)} has the label {label!r}, a {type(label).__name__}: labels are whole "
                 f"numbers in [0, {classes})"
             )
-        if not 0 <= label < classes:
-            raise DataError(f"image {i} has label {label}; with {classes} classes it must be in [0, {classes})")
-        return int(label)
+        number = int(label)
+        if not 0 <= number < classes:
+            raise DataError(f"image {i} has label {number}; with {classes} classes it must be in [0, {classes})")
+        return number
