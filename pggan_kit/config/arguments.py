@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import inspect
 import types
 import typing
@@ -44,6 +45,9 @@ TYPE_NAMES: dict[Any, str] = {
 }
 """Names of types in messages."""
 
+UNEVALUATED = (NameError, AttributeError, TypeError, SyntaxError)
+"""Errors of annotations that name what is imported for type checkers alone, or that are none."""
+
 _SIGNATURES: weakref.WeakKeyDictionary[type, inspect.Signature] = weakref.WeakKeyDictionary()
 """Signatures of classes: those of all components are needed for each config, and take a tenth of its checks."""
 
@@ -80,32 +84,54 @@ def list_required_parameters(factory: Callable[..., Any]) -> list[str]:
 
 
 def read_annotations(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the annotations of a factory's parameters; none where a third party's cannot be evaluated at run time.
+    """Return the annotations of a factory's parameters, but for those that cannot be evaluated at run time.
 
     They are the same on every Python. A default of None admits None, which `typing` infers on 3.10 alone. Those of a
     dataclass are read from its `__init__`, because its body may hold a `KW_ONLY`, which 3.10 does not take for a type.
     """
     if not isinstance(factory, type):
-        return _evaluate_annotations(factory, factory)
+        return _evaluate_annotations(factory, factory)[0]
     annotations = _ANNOTATIONS.get(factory)
     if annotations is None:
-        annotations = _evaluate_annotations(factory, factory.__init__)  # type: ignore[misc]
+        annotations, are_complete = _evaluate_annotations(factory, factory.__init__)  # type: ignore[misc]
         # A notebook may define later what is missing now.
-        if annotations:
+        if are_complete:
             _ANNOTATIONS[factory] = annotations
     return annotations
 
 
-def _evaluate_annotations(factory: Callable[..., Any], function: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the annotations of the parameters of a factory's function: itself, or a class's `__init__`."""
+def _evaluate_annotations(factory: Callable[..., Any], function: Callable[..., Any]) -> tuple[Mapping[str, Any], bool]:
+    """Return the annotations of the parameters of a factory's function, and whether they are all that it has.
+
+    Args:
+        factory: The factory.
+        function: The factory itself, or a class's `__init__`.
+    """
+    are_complete = True
     try:
         hints = typing.get_type_hints(function)
-        for parameter in read_signature(factory).parameters.values():
-            if parameter.default is None and parameter.name in hints:
+    except UNEVALUATED:
+        hints = _evaluate_each(function)
+        are_complete = False
+    for parameter in read_signature(factory).parameters.values():
+        if parameter.default is None and parameter.name in hints:
+            with contextlib.suppress(TypeError):  # an annotation that is no type
                 hints[parameter.name] |= None
-    except (NameError, AttributeError, TypeError, SyntaxError):  # a name for type checkers alone, or no annotation
-        return {}
-    return types.MappingProxyType(hints)
+    return types.MappingProxyType(hints), are_complete
+
+
+def _evaluate_each(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return those annotations of a function that can be evaluated: others name what only type checkers import."""
+    hints: dict[str, Any] = {}
+    annotations: Mapping[str, Any] = {}
+    with contextlib.suppress(*UNEVALUATED):  # from Python 3.14 on they are evaluated as they are read
+        annotations = function.__annotations__
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    for name, annotation in annotations.items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        with contextlib.suppress(*UNEVALUATED):
+            hints |= typing.get_type_hints(alone, names)
+    return hints
 
 
 def find_kind(annotation: Any) -> str | None:

@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 import pytest
 
-from pggan_kit.config.arguments import describe_annotation, fits_annotation, list_required_parameters, read_annotations
+from pggan_kit.config.arguments import (
+    check_arguments,
+    describe_annotation,
+    fits_annotation,
+    list_required_parameters,
+    read_annotations,
+)
+from pggan_kit.errors import SettingError
 
 
 def make_class() -> type:
@@ -46,9 +53,32 @@ def test_an_empty_tuple_and_a_literal_are_taken_at_their_word() -> None:
 
 def test_annotations_that_cannot_be_evaluated_yet_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     part = make_class()
-    assert read_annotations(part) == {}
+    assert read_annotations(part) == {"scale": float, "return": type(None)}
     monkeypatch.setitem(globals(), "Later", int)
     assert read_annotations(part) == {"scale": float, "other": int, "return": type(None)}
+
+
+def test_one_annotation_that_cannot_be_evaluated_leaves_the_checks_of_the_others() -> None:
+    """Names that are imported under TYPE_CHECKING are missing at run time."""
+    part = make_class()
+    check_arguments(part, {"scale": 1.0, "other": "anything"})
+    with pytest.raises(SettingError, match="scale must be a number, not 'wide'"):
+        check_arguments(part, {"scale": "wide", "other": 1})
+
+    def make(count: int | None = None, *, layers: dict[str, Later] = {}) -> None:  # type: ignore[name-defined] # noqa: B006, F821
+        """Take both."""
+
+    with pytest.raises(SettingError, match=r"count must be a whole number or None, not 1\.5"):
+        check_arguments(make, {"count": 1.5, "layers": 3})
+
+
+def test_an_annotation_that_is_no_type_is_left_alone() -> None:
+    def make(count: int, scale: 3 = None) -> None:  # type: ignore[valid-type]
+        """Take both."""
+
+    check_arguments(make, {"count": 1, "scale": 2.0})
+    with pytest.raises(SettingError, match="count must be a whole number"):
+        check_arguments(make, {"count": "a"})
 
 
 def test_a_class_is_freed_although_its_signature_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
