@@ -277,10 +277,25 @@ class _Builder:
         components: Components = {}
         for name in self.roots:
             components.update(self._take_components(name, self.arguments[name]))
+        # A class under @gin.configurable, which gin's text would name, is known here by its row alone.
+        for key in list(gin.config._OPERATIVE_CONFIG):
+            if key[1] not in gin.config._REGISTRY:
+                del gin.config._OPERATIVE_CONFIG[key]
         return experiment, components, gin.operative_config_str()
 
     def _wrap_factory(self, selector: str, factory: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a factory for gin in a function with its signature, which checks what gin passes to it."""
+        """Wrap a factory for gin in a function with its signature, which checks what gin passes to it.
+
+        Raises:
+            PluginError: A default is `gin.REQUIRED`.
+        """
+        for parameter in read_signature(factory).parameters.values():
+            if parameter.default is gin.REQUIRED:
+                origin = self.plugins.rows[selector].plugin.description
+                raise PluginError(
+                    f"{selector} of plugin {origin} has gin.REQUIRED as the default of {parameter.name}: leave the "
+                    "default out, which requires a value as well"
+                )
 
         def make(*_: Any, **arguments: Any) -> Any:
             try:

@@ -177,7 +177,7 @@ class Plugins:
                 f"plugin {plugin.description} registers {row.selector}, which {taken.plugin.description} already "
                 f"brings; rename one{_advise_blocking(plugin, taken.plugin)}"
             )
-        _require_named_parameters(component, row.selector)
+        _require_bindable_parameters(component, row.selector, plugin)
         # What a function makes is checked once it is made.
         if isinstance(component.factory, type):
             _check_class(component.factory, component.kind, row.selector)
@@ -214,25 +214,39 @@ def _check_component(component: Component, plugin: Plugin) -> None:
     """Check that a row of a plugin's `components()` is a component with a kind, a name and a factory."""
     if not isinstance(component, Component):
         raise PluginError(f"plugin {plugin.name}: components() returns Component rows, not {component!r}")
-    if not callable(component.factory) or not str(component.name).isidentifier():
+    # gin has names in ASCII alone.
+    has_name = isinstance(component.name, str) and component.name.isidentifier() and component.name.isascii()
+    if not callable(component.factory) or not has_name:
         raise PluginError(
-            f"plugin {plugin.name}: {component.kind}.{component.name} needs an identifier as its name and a class "
-            f"or function as its factory, not {component.factory!r}"
+            f"plugin {plugin.name}: {component.kind}.{component.name} needs an identifier of ASCII letters as its name "
+            f"and a class or function as its factory, not {component.factory!r}"
         )
-    if component.kind not in KINDS:
+    if not isinstance(component.kind, str) or component.kind not in KINDS:
         raise PluginError(
             f"plugin {plugin.name}: {component.name} is of an unknown kind {component.kind!r}"
-            f"{suggest(did_you_mean(component.kind, KINDS))}; kinds are {', '.join(KINDS)}"
+            f"{suggest(did_you_mean(str(component.kind), KINDS))}; kinds are {', '.join(KINDS)}"
+        )
+    if not isinstance(component.defaults, Mapping):
+        raise PluginError(
+            f"plugin {plugin.name}: the defaults of {component.kind}.{component.name} are a "
+            f"{type(component.defaults).__name__}, and must be a dict of gin values by parameter"
         )
 
 
-def _require_named_parameters(component: Component, selector: str) -> None:
-    """Check that configs can bind every parameter that needs a value by its name."""
+def _require_bindable_parameters(component: Component, selector: str, plugin: Plugin) -> None:
+    """Check that configs can bind every parameter that needs a value by its name, and that those of defaults exist."""
     try:
-        parameters = inspect.signature(component.factory).parameters.values()
+        parameters = inspect.signature(component.factory).parameters
     except (TypeError, ValueError):  # Python does not know it
         return
-    for parameter in parameters:
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in component.defaults:
+        if name not in parameters and not takes_any:
+            raise PluginError(
+                f"plugin {plugin.name}: the defaults of {selector} have {name}, which is no parameter of it"
+                f"{suggest(did_you_mean(str(name), parameters))}; it has {', '.join(parameters) or 'none'}"
+            )
+    for parameter in parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise PluginError(
                 f"{selector} takes {parameter.name} by its place alone, and configs bind parameters by their names: "

@@ -115,8 +115,8 @@ class SharedMemoryMeans:
             if theirs != total:
                 raise TrainingError(
                     f"processes that train together average tensors of different sizes ({total} and {theirs} "
-                    "elements): which parameters have gradients, and which losses there are, must not depend on the "
-                    "process"
+                    "elements): the stage, which parameters have gradients, and which losses there are must not depend "
+                    "on the process. Where a plugin has should_advance, it must answer alike on all of them"
                 )
 
 

@@ -309,6 +309,19 @@ SHOWY = [
 ]
 
 
+def test_a_class_that_gin_knows_besides_is_a_component_like_others(tiny: Callable[..., str], stub: str) -> None:
+    @gin.configurable
+    class KnownToGin:
+        def __init__(self, x: int = 1) -> None:
+            self.x = x
+
+    config = tiny("train.observers = [@observers.Known()]", "observers.Known.x = 3")
+    plugins = load_plugins([stub, Component("observers", "Known", KnownToGin)])
+    built = build_from_config(read_config(config), plugins)
+    assert list_observers(built)[0].x == 3
+    assert "observers.Known.x = 3" in built.operative and "KnownToGin" not in built.operative
+
+
 def test_the_archived_text_gives_the_same_experiment(build: Build, plugins: Plugins) -> None:
     built = build(*SHOWY)
     text = built.config.text()

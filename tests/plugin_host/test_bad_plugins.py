@@ -102,9 +102,9 @@ LOADING = {
     ),
     "no factory": (
         write_components("Component('losses', 'A', 3)"),
-        r"needs an identifier as its name and a class or function",
+        r"needs an identifier of ASCII letters as its name and a class or function",
     ),
-    "no name": (write_components("Component('losses', 'a b', object)"), r"losses\.a b needs an identifier as its name"),
+    "no name": (write_components("Component('losses', 'a b', object)"), r"losses\.a b needs an identifier of ASCII"),
     "components of None": ("@hookimpl\ndef components(): ...", r"components\(\) raised TypeError"),
     "components of text": (
         "@hookimpl\ndef components(): return 'ab'",
@@ -150,7 +150,24 @@ LOADING = {
     ),
     "default of unknown parameter": (
         write_components("Component('observers', 'A', object, {'x': '1'})"),
-        r"defaults of observers\.A: observers\.A has no parameter x",
+        r"plugin bad\.py: the defaults of observers\.A have x, which is no parameter of it; it has none$",
+    ),
+    "misspelt default": (
+        "class A:\n    def __init__(self, digits=4): ...\n"
+        + write_components("Component('observers', 'A', A, {'digit': '1'})"),
+        r"the defaults of observers\.A have digit, which is no parameter of it \(did you mean digits\?\); it has ",
+    ),
+    "defaults of None": (
+        write_components("Component('observers', 'A', object, None)"),
+        r"plugin bad\.py: the defaults of observers\.A are a NoneType, and must be a dict of gin values by parameter$",
+    ),
+    "list of kinds": (
+        write_components("Component(['observers'], 'A', object)"),
+        r"plugin bad\.py: A is of an unknown kind \['observers'\]",
+    ),
+    "name that gin has not": (
+        write_components("Component('observers', 'Äpfel', object)"),
+        r"plugin bad\.py: observers\.Äpfel needs an identifier of ASCII letters as its name",
     ),
 }
 
@@ -181,6 +198,11 @@ BUILDING = {
     "argument by its place alone": (
         "class Mine:\n    def __init__(self, scale, /): ...\n",
         r"losses\.Mine takes scale by its place alone, and configs bind parameters by their names: remove the / from",
+    ),
+    "default of gin": (
+        "import gin\nclass Mine:\n    def __init__(self, scale=gin.REQUIRED): ...\n"
+        "    def generator(self, fake, real): ...\n    def discriminator(self, real, fake): ...\n",
+        r"losses\.Mine of plugin bad\.py \(.*\) has gin\.REQUIRED as the default of scale: leave the default out",
     ),
     "constructor with a bug": (
         "class Mine:\n    def __init__(self): {}['gone']\n"
