@@ -400,7 +400,9 @@ class GeneratorPenalty(Protocol):
 class Augmentation(Protocol):
     """A differentiable transform of reals and fakes alike before D reads them. Draws from torch's default generator.
 
-    It may have `check_at(position)`; see `Update`.
+    It may have `check_at(position)`; see `Update`. `set_to_clock(position)`, where it has that, is called before each
+    step, with the place on the clock at which the step begins: what moves with the clock is set there, not in
+    `after_step`, which a skipped step does not reach. It must not wait for the device.
     """
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -99,7 +99,6 @@ class TrainState:
             name: self._place(build_generator(experiment, base)).requires_grad_(False)
             for name in list_names(experiment.averages)
         }
-        self._copies = list_copies(experiment.averages, self.position)
         self._calibrated: set[str] = set()
         self._calibration_labels: Tensor | None = None
         self.discriminator = self._place(build_discriminator(experiment, base))
@@ -374,12 +373,16 @@ class TrainState:
 
         # Calibration costs passes through the network: it is put off until somebody reads the average.
         net = self._averages[name]
-        if name not in self._calibrated and name not in self._copies and net.find_batch_norms():
+        if name not in self._calibrated and net.find_batch_norms() and name not in self._list_copies():
             if self._calibration_labels is None:
                 self._calibration_labels = draw_calibration_labels(self.experiment, self.stage)
             calibrate_batch_norm(net, self._calibration_labels, self.experiment.seed, self.device)
         self._calibrated.add(name)
         return net
+
+    def _list_copies(self) -> list[str]:
+        """Return the averages that are copies of G here: as after a load, which knows this place alone."""
+        return list_copies(self.experiment.averages, self.position)
 
     @torch.no_grad()
     def update_averages(self, images: int) -> None:
@@ -390,8 +393,7 @@ class TrainState:
         """
         before = self.images - images
         position = self.schedule.at(before, self.starts)
-        # As after a load, which knows this place alone.
-        self._copies = list_copies(self.experiment.averages, self.position)
+        copies = self._list_copies()
         self._calibrated.clear()
 
         # Each piece by its own age. A frozen one stays, but in power functions, which are sums over all steps.
@@ -402,14 +404,14 @@ class TrainState:
                 for name, share in zip(average.names, shares, strict=True):
                     own = self._averages[name].group_weights_by_birth(is_power)[birth]
                     torch._foreach_lerp_(own, currents, share)
-        for name in self._copies:
+        for name in copies:
             if self.generator.frozen:
                 own_weights = list[Tensor](self._averages[name].weights())
                 torch._foreach_copy_(own_weights, list[Tensor](self.generator.weights()))
 
         # Buffers are copied as they are.
         for name, net in self._averages.items():
-            has_statistics = name in self._copies
+            has_statistics = name in copies
             average_buffers = net.list_followed_buffers(statistics=has_statistics)
             current_buffers = self.generator.list_followed_buffers(statistics=has_statistics)
             for kept, current in zip(average_buffers, current_buffers, strict=True):
@@ -512,7 +514,6 @@ class TrainState:
             load_weights(self.encoder, saved.encoder, "encoder")
         for name, origin in match_averages(self.experiment.averages, saved).items():
             load_weights(self._averages[name], saved.averages[origin], f"average {origin}")
-        self._copies = list_copies(self.experiment.averages, self.position)
         self._calibrated = set(self._averages)
         self._calibration_labels = saved.calibration_labels
 

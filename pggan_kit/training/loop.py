@@ -264,6 +264,7 @@ class Loop:
         """Train both networks on the reals that come next on the clock, and let the average of G follow."""
         state = self.state
         self.set_alpha()
+        self.set_augmentation()
         fading = {path: self.alpha_tensors[path] for path in PATHS if self.run.alpha[path] != 1.0}
         guard = self.recovery.guard
         context: UpdateContext | None = None
@@ -355,6 +356,12 @@ class Loop:
         self.run.alpha = self.fade.compute_alphas(state.stage, state.starts[-1], state.images, old_paths)
         for path, alpha in self.run.alpha.items():
             self.alpha_tensors[path].fill_(alpha)
+
+    def set_augmentation(self) -> None:
+        """Set what moves in an augmentation to the clock, outside of the step, which may be a graph."""
+        set_to_clock = getattr(self.experiment.augmentation, "set_to_clock", None)
+        if set_to_clock is not None:
+            set_to_clock(self.state.position)
 
     def save_and_stop_if_asked(self) -> None:
         """Write a checkpoint and end the run where a signal, or the time limit, of any process asks for it.

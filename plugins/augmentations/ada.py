@@ -120,7 +120,6 @@ class ADA:
     def before_stage(self, state: TrainState) -> None:
         """Note the clock, from which the images of the next step are counted."""
         self.clock = state.images
-        self._set_p_to_clock(state)
 
     @hookimpl
     def after_step(self, state: TrainState, losses: Mapping[str, Tensor]) -> None:
@@ -134,7 +133,6 @@ class ADA:
         self.clock = state.images
         state.means.add({P_TAG: self.p})
         if self.target is None:
-            self._set_p_to_clock(state)
             return
 
         if SIGN_TAG not in losses:
@@ -174,17 +172,17 @@ class ADA:
         """
         self._find_p(position)
 
+    def set_to_clock(self, position: Position) -> None:
+        """Set a p that moves, or is given per stage, to its value at a place on the clock."""
+        if not isinstance(self.first_p, (int, float)):
+            self.p.fill_(self._find_p(position))
+
     def _find_p(self, position: Position) -> float:
         """Return p as it is set at a place on the clock; see `check_at`."""
         p: float = value_at(self.first_p, position, "p")
         if not 0 <= p <= 1:
             raise ConfigError(f"augmentations.ADA.p must be in [0, 1], and is {p} at {position}")
         return p
-
-    def _set_p_to_clock(self, state: TrainState) -> None:
-        """Set a p that moves, or is given per stage, to its value at the clock."""
-        if not isinstance(self.first_p, (int, float)):
-            self.p.fill_(self._find_p(state.position))
 
     def _correct_p(self, target: float) -> None:
         mean_sign = self.sign_sum / self.gathered

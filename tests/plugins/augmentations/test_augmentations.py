@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_kit import Component, Scores, image_gradients
+from pggan_kit import Component, Run, Scores, hookimpl, image_gradients
 from pggan_kit.api.train import resume
 from pggan_kit.errors import ConfigError
 from pggan_kit.runs.tick_means import TickMeans
@@ -27,6 +27,7 @@ from pggan_kit.testing import AugmentationSuite
 from pggan_plugins import augmentations
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear
+from pggan_plugins.losses import Hinge
 from pggan_plugins.updates import Alternating
 
 SHAPES = ((3, 3, 7, 7), (3, 1, 8, 12), (2, 2, 6, 4))
@@ -287,6 +288,47 @@ def test_without_a_target_p_follows_a_curve(train: Callable[..., Any]) -> None:
     run = train(*MOVING, "curves.Linear.end = 0.4", "train.keep = 100")
     wanted = [0.5 if images < 8 else 0.4 * images / 40 for images in range(0, 40, 4)]
     assert [row["Progress/augmentation"] for row in run.files.stats()] == pytest.approx(wanted)
+
+
+class FailsAt:
+    """A hinge whose term of G is NaN in the step that begins at this clock."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self.state: Any = None
+
+    def make_rows(self) -> list[Any]:
+        fails = self
+
+        class Failing(Hinge):
+            def generator(self, fake: Scores, real: Scores | None) -> dict[str, Tensor]:
+                factor = math.nan if fails.state.images == fails.images else 1.0
+                return {name: term * factor for name, term in super().generator(fake, real).items()}
+
+        return [Component("losses", "Failing", Failing), fails]
+
+    @hookimpl
+    def before_run(self, run: Run) -> None:
+        self.state = run.state
+
+
+def test_a_p_that_moves_follows_its_curve_past_a_step_that_was_skipped(train: Callable[..., Any], stub: str) -> None:
+    lines = ("train.loss = @losses.Failing()", "train.non_finite = 'skip'", "train.keep = 100")
+    rows = FailsAt(20).make_rows()
+    run = train(*MOVING, "curves.Linear.end = 0.4", *lines, plugins=tuple(rows), run_dir="whole")
+    assert run.state.dropped == 1
+    seen = {row["images"] - 4: row.get("Progress/augmentation") for row in run.files.stats()}
+    assert seen.pop(20) is None
+    assert seen == pytest.approx({images: 0.5 if images < 8 else 0.4 * images / 40 for images in seen})
+
+    # Resumed behind the skipped step, it ends as the whole run does.
+    manifest = Path("whole/checkpoints/manifest.json")
+    kept = [entry for entry in json.loads(manifest.read_text()) if entry["images"] <= 24]
+    manifest.write_text(json.dumps(kept))
+    again = resume("whole", plugins=[stub, *FailsAt(20).make_rows()])
+    assert again.state.images == run.state.images
+    for name, value in run.state.generator.state_dict().items():
+        assert torch.equal(value, again.state.generator.state_dict()[name])
 
 
 def test_a_p_that_moves_is_a_probability_and_has_no_target(train: Callable[..., Any]) -> None:
