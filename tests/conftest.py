@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import os
 import re
+import signal
 import sys
 
 from helpers.gin_text import bind_again
@@ -90,6 +91,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PGGAN_KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("PGGAN_KIT_NO_PLUGINS", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """Tests send SIGINT, which a shell's script lets a command that it starts in the background ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

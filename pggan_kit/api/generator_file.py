@@ -212,8 +212,7 @@ def load_generator_file(path: Path, plugins: Sequence[Any] = ()) -> TrainedGener
         if not record.plugins:
             raise
         raise ConfigError(
-            f"{error.place}: unknown component {error.selector}: install what brings it, or name its file with "
-            "--plugin FILE, in Python plugins=[FILE]"
+            f"{error.missing}: install what brings it, or name its file with --plugin FILE, in Python plugins=[FILE]"
         ) from error
     settings: GeneratorSettings = built.experiment
     data = read_record(record.data)

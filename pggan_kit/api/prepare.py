@@ -432,5 +432,5 @@ def prepare_run(
         if not missing:
             raise
         reason = "; ".join(missing)
-        raise PluginError(f"{error.place}: unknown component {error.selector}: {reason}: bring it back") from error
+        raise PluginError(f"{error.missing}: {reason}: bring it back") from error
     return Prepared(config, loaded, built, objects.names, files.read_values()), files

@@ -33,16 +33,11 @@ OTHER_FILES = {
 class UnknownComponentError(ConfigError):
     """A config names a component that no plugin brings.
 
-    Args:
-        place: The place of the binding.
-        selector: Name of the component, `KIND.NAME`.
-        hint: What may be meant, as the end of the sentence.
+    Attributes:
+        missing: The place of the binding and the component's name, `PLACE: unknown component KIND.NAME`.
     """
 
-    def __init__(self, place: Place, selector: str, hint: str) -> None:
-        super().__init__(f"{place}: unknown component {selector}{hint}")
-        self.place = place
-        self.selector = selector
+    missing: str
 
 
 Node = tuple[str, str]
@@ -333,4 +328,6 @@ def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -
         if name is not None:
             near = by_name[name]
     hint = suggest(near) or "; `pggan-kit plugins list` lists all components"
-    return UnknownComponentError(binding.place, selector, hint)
+    error = UnknownComponentError(f"{binding.place}: unknown component {selector}{hint}")
+    error.missing = f"{binding.place}: unknown component {selector}"
+    return error

@@ -111,7 +111,7 @@ def test_file_draws_what_the_run_draws(run: Path, cli: Callable[..., Result]) ->
 
 
 def test_file_of_a_fade_keeps_its_alpha(train: Train) -> None:
-    run = train("schedule.total_images = 12", run_dir="run")
+    run = train("schedule.fade_images = 16", "schedule.total_images = 16", run_dir="run")
     generator = load_generator(run)
     assert generator.alpha is not None and 0 < float(generator.alpha) < 1
     loaded = load_generator(pggan_kit.export(run, target="fade.safetensors"))

@@ -35,10 +35,14 @@ class SlowWriting:
         self.events: list[str] = []
         self.largest = 0
         self._count = 0
+        self._begun = defaultdict[threading.Thread, threading.Event](threading.Event)
         self._waited = defaultdict[threading.Thread, threading.Event](threading.Event)
         wait = background_writer._wait_for
 
         def wait_for(thread: threading.Thread) -> None:
+            # On a busy machine the thread may not have got as far as its write.
+            while thread.is_alive() and not self._begun[thread].wait(0.01):
+                pass
             if thread.is_alive():
                 self.events.append("wait")
             self._waited[thread].set()
@@ -61,6 +65,7 @@ class SlowWriting:
             self._count += 1
             self.largest = max(self.largest, self._count)
             self.events.append(f"{name} {snapshot.images}")
+            self._begun[threading.current_thread()].set()
             if snapshot.images > 0:
                 # A loop that wrote by itself would wait here for ever.
                 waited = self._waited[threading.current_thread()]

@@ -20,7 +20,7 @@ from pggan_kit.ablation.trial import evaluate_run
 from pggan_kit.api.evaluate import evaluate
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
-from pggan_kit.errors import Interrupted, RunError, SettingError
+from pggan_kit.errors import Interrupted, RunError
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.testing.support import are_equal
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
@@ -168,7 +168,7 @@ def test_it_is_used_by_name_and_says_what_it_was_chosen_by(train: Train, cli: Ca
     # Where it is asked for in vain.
     refused = cli("sample", "run", "--checkpoint", "best", "--stage", "0", "--out", "x.npz", *plugins)
     assert refused.exit_code == 2 and "stage 0 and the best checkpoint are two places" in refused.stderr
-    with pytest.raises(SettingError, match=r"checkpoint must be .*not 'besst'"):
+    with pytest.raises(RunError, match=r"checkpoint must be .*not 'besst'"):
         load_generator("run", checkpoint="besst", plugins=[STUB, "level.py"])
     branch = train("schedule.total_images = 76", run_dir="branch", start_from="run")
     assert branch.state.best == {} and list_best_files("branch") == []
