@@ -128,12 +128,15 @@ class BatchStatistic(NamedTuple):
         name: The name for people, e.g. `minibatch stddev`.
         group: Number of samples that it is computed over, at least 1.
         alone: The statistic of one sample, e.g. `a constant`, as the end of a sentence that begins with its name.
+        of_neighbours: Whether a group's samples follow each other in a batch. Ranks and slices, which take every k-th
+            row, have other groups then.
     """
 
     net: str
     name: str
     group: int
     alone: str
+    of_neighbours: bool = False
 
 
 Critic = Callable[["Tensor"], Scores]

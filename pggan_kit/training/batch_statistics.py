@@ -44,14 +44,21 @@ def list_trained_stages(schedule: Schedule) -> list[Stage]:
 
 
 def list_warnings(experiment: Experiment, stages: Iterable[Stage], processes: int) -> list[str]:
-    """Return a line for each statistic that is computed over one sample alone, naming all stages where it is so."""
+    """Return a line for each statistic that is of one sample alone, or of other groups than in a whole batch.
+
+    It names all stages where it is so.
+    """
     sizes: dict[str, list[str]] = {}
     for stage in stages:
         rows = stage.batch_size // processes
         samples = count_samples(experiment, stage, rows)
+        parts = processes * experiment.count_micro_batches(stage, rows)
         for statistic in list_batch_statistics(experiment, stage, rows):
             if statistic.group == 1:
                 problem = describe_lone_statistic(statistic, samples)
+                sizes.setdefault(problem, []).append(stage.size)
+            elif statistic.of_neighbours and parts > 1:
+                problem = describe_parted_statistic(statistic, parts)
                 sizes.setdefault(problem, []).append(stage.size)
     return [f"at {', '.join(where)} {problem}" for problem, where in sizes.items()]
 
@@ -61,4 +68,18 @@ def describe_lone_statistic(statistic: BatchStatistic, samples: int) -> str:
     return (
         f"the {statistic.net}'s {statistic.name} is {statistic.alone}: each sample of the {samples} in a call is a "
         "group of its own. Change schedule.batch_size, train.micro_batch or the number of processes"
+    )
+
+
+def describe_parted_statistic(statistic: BatchStatistic, parts: int) -> str:
+    """Return what is wrong with a statistic of neighbours, of a batch that ranks and slices share, and what to change.
+
+    Args:
+        statistic: The statistic.
+        parts: Number of parts of the batch: processes times slices.
+    """
+    return (
+        f"the {statistic.net}'s {statistic.name} is computed over other groups than without ranks and "
+        f"train.micro_batch: each of the {parts} parts of a batch takes every {parts}th row, and groups are samples that "
+        "follow each other. Use one process and no train.micro_batch, or another statistic"
     )

@@ -43,7 +43,7 @@ def describe_minibatch(minibatch: str, stddev_group: int, samples: int) -> list[
         return [BatchStatistic("discriminator", "minibatch stddev", group, CONSTANT)]
     if minibatch == "neighbour_stddev":
         group = choose_neighbour_group(stddev_group, samples)
-        return [BatchStatistic("discriminator", "minibatch stddev of neighbours", group, CONSTANT)]
+        return [BatchStatistic("discriminator", "minibatch stddev of neighbours", group, CONSTANT, of_neighbours=True)]
     if minibatch == "discrimination":
         return [BatchStatistic("discriminator", "minibatch discrimination", samples, CONSTANT)]
     return []
@@ -132,6 +132,8 @@ class NeighbourStddev(nn.Module):
     Samples that follow each other are a group: the first G, the next G, and so on; all of the batch where G does not
     divide it. The statistic is the unbiased standard deviation over the group, `sqrt(var + 1e-8)`, averaged over
     channels and pixels; 0 for a single sample. Batches that are side by side have separate groups.
+
+    Ranks and micro-batches take every k-th row of a batch, and so have other groups, also where G divides their rows.
 
     Args:
         group_size: G.

@@ -17,7 +17,8 @@ class ModeSeeking(WeightedGeneratorPenalty):
     So G spreads its images (Mao et al. 2019, equation 4, inverted as in the released code). Sample i is paired with
     sample i + N / 2; the images are those that G has made anyway. Where G is conditional, a pair must share its class:
     G then also draws the second latents with the labels of the first. The released code takes the inverse of a ratio of
-    means over the batch; here each pair has its own, so that ranks and micro-batches do not change it.
+    means over the batch; here each pair has its own, so that ranks and micro-batches do not change it, as long as each
+    has an even number of images: the last of an odd number is in no pair, and takes no part.
 
     Args:
         weight: Factor of the term, at least 0; may be per stage or a curve.

@@ -31,6 +31,7 @@ from pggan_kit.growth.networks import Discriminator
 from pggan_kit.layers.batches import count_batches
 from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.training.batch_statistics import count_samples, list_warnings
+from pggan_plugins.architectures.minibatch import NeighbourStddev
 
 Cli = Callable[..., Result]
 
@@ -371,6 +372,34 @@ def test_processes_share_a_batch(tiny: Callable[..., str], stub: str) -> None:
     assert line.startswith("at 8x8, 16x16 ") and "of the 7 in a call" in line
     (line,) = list_warnings(prepared.built.experiment, stages[:1], 16)
     assert line.startswith("at 4x4 ") and "of the 1 in a call" in line
+
+
+@pytest.mark.parametrize(("slices", "processes"), [(1, 2), (2, 1), (2, 2)])
+def test_parts_of_a_batch_take_neighbours_apart(
+    tiny: Callable[..., str], stub: str, slices: int, processes: int
+) -> None:
+    """Also where the group of 4 divides the rows of each part, whose groups the paper's statistic keeps."""
+
+    def list_lines(minibatch: str, size: int, processes: int) -> list[str]:
+        config = tiny(
+            "schedule.batch_size = 16", f"train.micro_batch = {size}", f"architectures.PGGAN.minibatch = '{minibatch}'"
+        )
+        prepared = prepare(config, plugins=[stub])
+        return list_warnings(prepared.built.experiment, prepared.schedule().stages, processes)
+
+    parts = slices * processes
+    (line,) = list_lines("neighbour_stddev", 16 // parts, processes)
+    assert line.startswith(
+        "at 4x4, 8x8, 16x16 the discriminator's minibatch stddev of neighbours is computed over other"
+    )
+    assert f"each of the {parts} parts of a batch takes every {parts}th row" in line
+    assert list_lines("stddev", 16 // parts, processes) == list_lines("neighbour_stddev", 16, 1) == []
+
+    # Features (16, 1, 1, 1): the samples of a slice, by the formula, against those of the whole batch.
+    x = torch.arange(16.0).square().view(16, 1, 1, 1)
+    whole = x.view(4, 4).var(1).add(1e-8).sqrt().repeat_interleave(4)
+    torch.testing.assert_close(NeighbourStddev(4)(x)[:, 1].flatten(), whole)
+    assert not torch.allclose(NeighbourStddev(4)(x[::parts])[:, 1].flatten(), whole[::parts])
 
 
 def test_a_joint_batch_is_counted_as_discriminators_see_it(
