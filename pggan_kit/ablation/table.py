@@ -260,8 +260,8 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         f"{POWER:.0%} of cases: of confirmatory contrasts at {ALPHA:g} over all of them, of others at {ALPHA:g} each.",
         "r": "r: correlation between the runs of a pair.",
         "failed": "failed: runs that failed or gave no finite value, with McNemar's exact test.",
-        "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds. Where ranks decide there is none "
-        "and no posterior: those of the pairs that have values may say the opposite.",
+        "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds. Where ranks decide, it is left "
+        "out, and so is the posterior: those of the pairs that have values may say the opposite.",
         "P(better), paired": "P(better): the share of seeds with a better value (paired), and of all pairs of runs "
         "(unpaired).",
         "better / within / worse": "better / within / worse: posterior probability that the mean is better than the "

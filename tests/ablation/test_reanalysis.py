@@ -80,7 +80,7 @@ def test_failed_runs_and_values_that_are_not_finite_are_read_from_the_table(out:
     assert secondary["failures"]["against"] == 2
     # A damaged table, and none.
     rewrite(lambda row: {**row, "seed": "x"})
-    with pytest.raises(RunError, match=r"results\.csv is damaged: line 2: 'x' in the column seed is no whole number"):
+    with pytest.raises(RunError, match=r"results\.csv is damaged: line 2: .x. in the column seed"):
         ablation.analyse(out)
     (out / "results.csv").unlink()
     with pytest.raises(RunError, match=r"^out has no results yet, or none that may be looked at: continue it with"):
@@ -166,7 +166,6 @@ def test_runs_are_evaluated_again_beside_the_planned_analysis(
     assert list_contents(folder) == written
 
 
-@pytest.mark.slow
 def test_averages_and_curves_of_finished_runs_may_be_compared(
     ablate: Callable[..., Any], cli: Callable[..., Result], refused: Callable[[Result, str], str]
 ) -> None:
