@@ -80,6 +80,6 @@ def describe_parted_statistic(statistic: BatchStatistic, parts: int) -> str:
     """
     return (
         f"the {statistic.net}'s {statistic.name} is computed over other groups than without ranks and "
-        f"train.micro_batch: each of the {parts} parts of a batch takes every {parts}th row, and groups are samples that "
-        "follow each other. Use one process and no train.micro_batch, or another statistic"
+        f"train.micro_batch: each of the {parts} parts of a batch takes every {parts}th row, and groups are samples "
+        "that follow each other. Use one process and no train.micro_batch, or another statistic"
     )
