@@ -22,6 +22,7 @@ from pggan_kit.plugin_host.contracts import find_marked_hooks, require_protocol
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
+from pggan_kit.testing.memories import read_memory
 from pggan_kit.testing.replayed_graphs import ReplayRecorder
 from pggan_kit.testing.support import (
     SyncWatch,
@@ -265,10 +266,19 @@ class TrainedSuite(Suite):
         self.compare_memories(self.other_run().component, component)
 
     def compare_memories(self, unbroken: Any, resumed: Any) -> None:
-        """Compare what two components hold: after a run without a break, and after one that was stopped at each step.
+        """Require that components hold the same after a run without a break, and one that was stopped at each step.
 
-        Nothing is asked here: a component may hold files and clocks.
+        What one has counted may decide only in runs that are longer than a test's.
         """
+        others = read_memory(resumed)
+        for name, value in read_memory(unbroken).items():
+            other = others.get(name)
+            require(
+                are_equal(value, other),
+                f"{type(resumed).__name__}.{name} is {value!r} at the end of a run without a break, and {other!r} at "
+                "the end of one that was stopped and resumed after each step: save it in save_state, and take it back "
+                "in load_state",
+            )
 
     def _require_same_end(self, run: Run, how: str) -> None:
         first = self.first_run()

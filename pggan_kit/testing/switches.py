@@ -6,18 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.fade import PATHS, Fade
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.schedule import Stage
 from pggan_kit.testing.suite import TrainedSuite
-from pggan_kit.testing.support import are_equal, make_stages, require
+from pggan_kit.testing.support import make_stages, require
 from pggan_kit.testing.tiny_runs import make_run
-
-REMEMBERED = (bool, int, float, str, list, tuple, dict, set, Tensor)
-"""What a switch may hold of a run that it has seen."""
 
 FADE_START = 100
 """Clock at which the fade that is looked at begins."""
@@ -38,22 +33,6 @@ class SwitchSuite(TrainedSuite):
     def choose_arguments(self, component: Any) -> dict[str, Any]:
         """Return the component as `train.switch`."""
         return {"switch": component}
-
-    def compare_memories(self, unbroken: Any, resumed: Any) -> None:
-        """Require that a switch holds the same numbers either way.
-
-        What it has counted may decide only in runs that are longer than a test's.
-        """
-        for name, value in getattr(unbroken, "__dict__", {}).items():
-            if not isinstance(value, REMEMBERED):
-                continue
-            other = getattr(resumed, name, None)
-            require(
-                are_equal(value, other),
-                f"{type(resumed).__name__}.{name} is {value!r} at the end of a run without a break, and {other!r} at "
-                "the end of one that was stopped and resumed after each step: save it in save_state, and take it back "
-                "in load_state",
-            )
 
     def trace_alpha(self) -> dict[str, list[float]]:
         """Return alpha over a fade's progress from 0 to 1, by path; the progress itself where the switch gives None."""

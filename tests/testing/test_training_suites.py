@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -378,6 +380,99 @@ class ForgetsWhatItSaw(Ramp):
     @hookimpl
     def should_advance(self) -> bool | None:
         return True if self.seen >= 100 else None
+
+
+class Slotted:
+    """An object with a counter in a slot."""
+
+    __slots__ = ("n",)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+class ForgetsInPlaces(Ramp):
+    """It counts ticks in what holds a number in another way than an attribute of its own."""
+
+    def make_counter(self) -> Any:
+        return deque([0])
+
+    def count(self) -> None:
+        self.counter[0] += 1
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.counter = self.make_counter()
+
+    @hookimpl
+    def after_tick(self) -> None:
+        self.count()
+
+
+FORGOTTEN = r"\.counter is .* at the end of a run without a break, and"
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsItsDeque(ForgetsInPlaces):
+    pass
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsItsArray(ForgetsInPlaces):
+    def make_counter(self) -> Any:
+        return np.zeros(1)
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsItsNamespace(ForgetsInPlaces):
+    def make_counter(self) -> Any:
+        return SimpleNamespace(n=[Slotted(0)])
+
+    def count(self) -> None:
+        self.counter.n[0].n += 1
+
+
+class SlottedRamp:
+    """A switch without a dict, whose count is in a slot."""
+
+    __slots__ = ("counter",)
+
+    def __init__(self) -> None:
+        self.counter = 0
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        return progress
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.counter = 0
+
+    @hookimpl
+    def after_tick(self) -> None:
+        self.counter += 1
+
+
+defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)(SlottedRamp)
+
+
+@defect(suites.AugmentationSuite, "test_stops_exactly", FORGOTTEN)
+class AugmentsLater:
+    """An augmentation that would begin after many ticks."""
+
+    def __init__(self) -> None:
+        self.counter = 0
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.counter = 0
+
+    @hookimpl
+    def after_tick(self) -> None:
+        self.counter += 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images * (2.0 if self.counter >= 100 else 1.0)
 
 
 @defect(suites.SwitchSuite, "test_resumes_exactly", "does not end where one without a break does")

@@ -1,0 +1,62 @@
+"""Read what a component remembers, for comparisons: its numbers, texts and tensors, however deep they lie."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+LEFT_OUT = "..."
+"""What stands for everything else, such as files, clocks, functions, and objects of others."""
+
+
+def read_memory(component: object) -> dict[str, Any]:
+    """Return what a component remembers, by attribute, as data that can be compared.
+
+    Objects of its own module, and namespaces, are dicts of what they hold.
+    """
+    return _read_attributes(component, type(component).__module__, frozenset())
+
+
+def _read_attributes(thing: object, module: str, holders: frozenset[int]) -> dict[str, Any]:
+    inside = holders | {id(thing)}
+    return {name: _read(getattr(thing, name), module, inside) for name in _list_attributes(thing)}
+
+
+def _list_attributes(thing: object) -> Iterator[str]:
+    """Yield the names of an object's attributes: those of its dict, and those of slots that are filled."""
+    yield from getattr(thing, "__dict__", {})
+    for cls in type(thing).__mro__:
+        slots = vars(cls).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if not name.startswith("__") and hasattr(thing, name):
+                yield name
+
+
+def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
+    """Return a value as data; a value that holds itself is left out where it occurs again."""
+    if isinstance(value, float) and value != value:
+        return "nan"  # which equals itself
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Tensor)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _read(value.tolist(), module, holders)
+    if id(value) in holders:
+        return LEFT_OUT
+
+    # What holds other values
+    inside = holders | {id(value)}
+    if isinstance(value, (list, tuple, deque)):
+        return [_read(item, module, inside) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(repr(_read(item, module, inside)) for item in value)
+    if isinstance(value, dict):
+        return {key: _read(item, module, inside) for key, item in value.items()}
+    is_own = type(value).__module__ == module and not isinstance(value, type)
+    if is_own or isinstance(value, SimpleNamespace):
+        return _read_attributes(value, module, holders)
+    return LEFT_OUT
