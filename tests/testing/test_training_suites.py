@@ -240,7 +240,7 @@ class StaysAtTheStart(Half):
         return (0.0,)
 
 
-@average_defect("test_resumes_exactly", "AveragesMoreAndMore that is resumed at images 0 does not end where")
+@average_defect("test_resumes_exactly", "AveragesMoreAndMore that is resumed at images 8 does not end where")
 class AveragesMoreAndMore(Half):
     """It counts in place of asking the clock, and saves nothing."""
 
