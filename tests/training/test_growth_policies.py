@@ -63,7 +63,7 @@ class Watch:
         # What learns from the next step on was compared in the last one.
         after = copy_frozen(state)
         for key in after.keys() & self.before.keys():
-            if not (key.startswith("average") and bool(state._copies)):
+            if not (key.startswith("average") and bool(state._list_copies())):
                 assert torch.equal(after[key], self.before[key]), f"{key} at images {state.images}"
         self.before = after
         self.frozen[state.images] = len(after)
