@@ -103,7 +103,7 @@ class AblationRecord:
                 values[variant][seed] = value
         return values
 
-    def plotted(self) -> dict[str, dict[int, float]]:
+    def select_plotted(self) -> dict[str, dict[int, float]]:
         """Return the values of `final` that have a place on the axis: on a logarithmic one, those above 0."""
         if not self.logarithmic:
             return self.final()

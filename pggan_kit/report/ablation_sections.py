@@ -259,7 +259,7 @@ def _state_difference(contrast: Mapping[str, Any], ablation: AblationRecord) -> 
 
 def plot_results(ablation: AblationRecord) -> list[Figure]:
     """Return the plot of each run's endpoint; none where no run has one."""
-    values = ablation.plotted()
+    values = ablation.select_plotted()
     if not any(values.values()):
         return []
     axis = ""

@@ -47,7 +47,7 @@ def factors_section(ablation: AblationRecord) -> Section:
 def _plot_two_factors(ablation: AblationRecord, design: dict[str, Any], one: str, other: str) -> Figure | None:
     """Return the plot of the endpoint by the levels of two factors; None where no run has a value."""
     # The means of each seed over the variants with both levels are what varies from seed to seed.
-    values = ablation.plotted()
+    values = ablation.select_plotted()
     cells: dict[str, dict[str, tuple[float, float, float]]] = {}
     described = []
     for line in design["factors"][other]:

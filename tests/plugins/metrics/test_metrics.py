@@ -33,6 +33,7 @@ from pggan_plugins.metrics import (
     SlicedWasserstein,
     VendiScore,
 )
+from pggan_plugins.metrics.neighbours import find_points_in_balls, measure_distances
 from pggan_plugins.metrics.similarity import compute_ms_ssim
 from pggan_plugins.metrics.spectrum import compute_radial_spectra
 from pggan_plugins.metrics.wasserstein import build_laplacian_pyramid
@@ -235,15 +236,41 @@ def test_density_and_coverage(
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_fakes_that_are_the_reals_have_density_1(offset: float) -> None:
+def test_fakes_that_are_the_reals_have_density_1(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """k of the N fakes lie within each of the N balls, the real itself among them; one more lies on the edge."""
-    real = torch.randn(300, 16, generator=torch.Generator().manual_seed(0)) + offset
+
+    def measure(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Return distances as of a machine that sums each of them in another order."""
+        distances = measure_distances(points, others)
+        return distances * (1 + 1e-12 * torch.randn(distances.shape, generator=noise, dtype=torch.float64))
+
+    noise = torch.Generator().manual_seed(1)
+    monkeypatch.setattr("pggan_plugins.metrics.neighbours.measure_distances", measure)
+    real = torch.randn(300, 97, generator=torch.Generator().manual_seed(0)) + offset
+    fake = real.flip(0)
     points = real.double().numpy()
     distances = np.sqrt(np.square(points[:, None] - points[None]).sum(-1))
     radii = np.sort(distances, axis=1)[:, [5]]
     assert (distances < radii).sum() / (5 * 300) == 1 and (distances <= radii).sum() / (5 * 300) == 1.2
-    assert DensityCoverage(Means(), 5).compare(real, real) == {"Density": 1.0, "Coverage": 1.0}
-    assert PrecisionRecall(Means(), 5).compare(real, real) == {"Precision": 1.0, "Recall": 1.0}
+    assert DensityCoverage(Means(), 5).compare(real, fake) == {"Density": 1.0, "Coverage": 1.0}
+    assert PrecisionRecall(Means(), 5).compare(real, fake) == {"Precision": 1.0, "Recall": 1.0}
+    inside = find_points_in_balls(fake.double(), real.double(), torch.tensor(radii[:, 0]), with_edge=True)
+    assert sum(int(rows.sum()) for rows in inside) / (5 * 300) == 1.2
+
+    # Balls of reals that are there seven times have no radius: no fake lies within them, and each on their edge.
+    copies = real.repeat(7, 1)
+    assert DensityCoverage(Means(), 5).compare(copies, fake) == {"Density": 0.0, "Coverage": 0.0}
+    assert PrecisionRecall(Means(), 5).compare(copies, fake)["Precision"] == 1.0
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_distances_are_those_of_differences(offset: float) -> None:
+    points = torch.randn(30, 97, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + offset
+    others = torch.cat([points[:10], points.flip(0) + 1e-3])
+    wanted = np.sqrt(np.square(points.numpy()[:, None] - others.numpy()[None]).sum(-1))
+    actual = measure_distances(points, others).numpy()
+    np.testing.assert_allclose(actual, wanted, rtol=1e-6, atol=0)
+    assert (actual == 0).sum() == 10, "equal points are 0 apart"
 
 
 def test_coverage_of_equal_distributions() -> None:
