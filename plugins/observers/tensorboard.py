@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +38,12 @@ LAYOUT = {
 
 EVENT_BYTES = 2_000
 """Bytes of a tick's numbers, about."""
+
+EVENT_FILES = "events.out.tfevents.*"
+"""What the writer calls its files: then follow the second, the host, the process and a count in that process."""
+
+LONGEST_WAIT = 5.0
+"""Seconds by which the clock of another machine may be ahead, and a new event file waits for it."""
 
 
 class TensorBoard:
@@ -86,7 +95,7 @@ class TensorBoard:
             return
 
         # A process that was killed before the first step may have logged some of it.
-        for file in run.directory.glob("events.out.tfevents.*"):
+        for file in run.directory.glob(EVENT_FILES):
             file.unlink()
         self._writer = self._new_writer(str(run.directory))
         self._writer.add_custom_scalars(LAYOUT)
@@ -164,6 +173,7 @@ class TensorBoard:
         """Open the event file within a block, at the end of which all is written."""
         if self._writer is None:
             # Events after the last tick are logged again: readers drop the old ones from `purge_step` on.
+            _wait_for_a_second_of_its_own(run.directory)
             self._writer = self._new_writer(str(run.directory), purge_step=self._ticks.last_tick + 1)
         try:
             yield self._writer
@@ -201,6 +211,19 @@ class TensorBoard:
         self._writer = None
         if writer is not None:
             writer.close()
+
+
+def _wait_for_a_second_of_its_own(folder: Path) -> None:
+    """Wait until the name of a new event file sorts after all that are there.
+
+    TensorBoard reads files in the order of their names. Within a second that is the order of processes and counts as
+    text, where 10 stands before 9: a run that goes on in the second in which it was stopped would lose events.
+    """
+    found = (re.match(r"events\.out\.tfevents\.(\d+)\.", file.name) for file in folder.glob(EVENT_FILES))
+    newest = max((int(match[1]) for match in found if match), default=0)
+    wait = newest + 1 - time.time()
+    if 0 < wait <= LONGEST_WAIT:
+        time.sleep(wait)
 
 
 def _add_image(writer: SummaryWriter, tag: str, picture: Image.Image, images: int) -> None:
