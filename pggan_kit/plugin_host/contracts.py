@@ -88,12 +88,10 @@ def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
     """
     hooks: dict[str, Callable[..., Any]] = {}
     attributes: dict[str, str] = {}
-    for attribute in dir(thing):
+    for attribute, member in _read_members(thing).items():
         # Python's own names, nine of ten, are no hooks.
         if attribute.startswith("__"):
             continue
-        # Read statically, since `getattr` would run the properties of a component.
-        member = inspect.getattr_static(thing, attribute, None)
         function = _unwrap_method(member)
         options = _read_mark(function) or _read_mark(member)
         if options is None:
@@ -115,6 +113,17 @@ def find_marked_hooks(thing: Any, owner: str) -> dict[str, Callable[..., Any]]:
         attributes[hook] = attribute
         hooks[attribute] = getattr(thing, attribute)
     return hooks
+
+
+def _read_members(thing: Any) -> dict[str, Any]:
+    """Return the members of a thing and of its classes by name, as they are: `getattr` would run properties."""
+    classes = thing.__mro__ if isinstance(thing, type) else type(thing).__mro__
+    members: dict[str, Any] = {}
+    for owner in reversed(classes):
+        members.update(vars(owner))
+    if not isinstance(thing, type):
+        members.update(getattr(thing, "__dict__", {}))
+    return dict(sorted(members.items()))
 
 
 def _unwrap_method(member: Any) -> Any:

@@ -29,7 +29,10 @@ BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
 """Environment variable with the names of installed plugins to leave out, separated by commas."""
 
 _VALID_CLASSES: dict[str, weakref.WeakSet[type]] = {kind: weakref.WeakSet() for kind in KINDS}
-"""Classes that fulfil the Protocol of their kind: to check the shipped ones again is half of the time of loading."""
+"""Classes that fulfil the Protocol of their kind and whose parameters configs can bind.
+
+To check the shipped ones again would be two thirds of the time of loading.
+"""
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,7 @@ class Plugins:
                 f"plugin {plugin.description} registers {row.selector}, which {taken.plugin.description} already "
                 f"brings; rename one{_advise_blocking(plugin, taken.plugin)}"
             )
-        _require_bindable_parameters(component, row.selector, plugin)
-        # What a function makes is checked once it is made.
-        if isinstance(component.factory, type):
-            _check_class(component.factory, component.kind, row.selector)
+        _check_factory(component, row.selector, plugin)
         self.rows[row.selector] = row
 
 
@@ -254,11 +254,19 @@ def _require_bindable_parameters(component: Component, selector: str, plugin: Pl
             )
 
 
-def _check_class(factory: type, kind: str, selector: str) -> None:
-    """Check a class against the Protocol of its kind, once in a process; each object that it makes is checked too."""
-    if factory not in _VALID_CLASSES[kind]:
-        require_protocol(factory, kind, selector)
-        _VALID_CLASSES[kind].add(factory)
+def _check_factory(component: Component, selector: str, plugin: Plugin) -> None:
+    """Check the parameters of a factory, and a class against the Protocol of its kind, once in a process.
+
+    What a factory makes is checked once it is made.
+    """
+    factory = component.factory
+    valid_classes = _VALID_CLASSES[component.kind]
+    is_valid = isinstance(factory, type) and factory in valid_classes
+    if not is_valid or component.defaults:
+        _require_bindable_parameters(component, selector, plugin)
+    if isinstance(factory, type) and not is_valid:
+        require_protocol(factory, component.kind, selector)
+        valid_classes.add(factory)
 
 
 def load_plugins(extra: Sequence[Any] = (), blocked: Iterable[str] = (), *, accept_broken: bool = False) -> Plugins:
