@@ -30,7 +30,7 @@ def analyse_results(plan: Plan, results: Results, *, decides: bool = True) -> di
     Returns:
         `contrasts`, one entry each as `compare_variants` gives it, with `holm`, `equivalence_holm` and `verdict` if it
         is confirmatory: first the planned ones, then those over seeds that were added later, and those that were added
-        themselves; `secondary`, the same for all other metrics; `variants`, by name `trials`, `died` (how many failed
+        themselves; `secondary`, the same for all other metrics; `variants`, by name `trials`, `failed` (how many failed
         or have no finite value), `mean` (the geometric one if the scale is `log`), `censored` (how many never reached
         the quality, if that is the primary; there is no mean then), `iqm` (see `estimators.estimate_iqm`, in the
         metric's unit) and `floor` of the primary; `profiles` of the primary, see `estimators.compute_profiles`;

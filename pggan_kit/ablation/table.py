@@ -62,7 +62,7 @@ def _build_variant_table(analysis: Mapping[str, Any]) -> WideTable:
         table.add_row(
             name,
             str(entry["trials"]),
-            str(entry["died"]),
+            str(entry["failed"]),
             _format_number(entry["mean"]),
             _format_number(entry["floor"]),
         )

@@ -18,7 +18,7 @@ def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]
     """Return the number of a variant's trials and of those without a value, and mean and noise floor of the primary."""
     # A trial that has not ended, or that the variant does not have, is not counted.
     trials = 0
-    died = 0
+    failed = 0
     censored = 0
     values = []
     floors = []
@@ -30,7 +30,7 @@ def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]
         if value is not None:
             values.append(value)
         elif has_failed(results, name, seed, plan.primary):
-            died += 1
+            failed += 1
         else:
             censored += 1
         for row in results[name, seed]["rows"]:
@@ -41,7 +41,7 @@ def summarise_variant(plan: Plan, results: Results, name: str) -> dict[str, Any]
     scale = plan.get_quantity(plan.primary)["scale"]
     return {
         "trials": trials,
-        "died": died,
+        "failed": failed,
         "censored": censored,
         # A mean of those that reached the quality says nothing about the others.
         "mean": compute_mean(values, scale) if values and not censored else None,

@@ -42,10 +42,11 @@ LONGEST_REST = 1024
 class Tracker:
     """An observer that sends numbers over images, grids, the film and the configuration to a tracker.
 
-    A run that is resumed goes on in the tracker's same run. Trackers only append, so that what was sent before is not
-    sent again: a process notes how far it has sent in `trackers/NAME.json` before it sends. If it is killed just then,
-    the tracker lacks one tick, and never has one twice. A tracker that fails gets what it lacks later: it is tried
-    again at the next tick, and after more ticks each time it fails again, since each attempt may wait for a network.
+    A run that is resumed goes on in the tracker's same run, and a copy of it beside the original in one of its own.
+    Trackers only append, so that what was sent before is not sent again: a process notes how far it has sent in
+    `trackers/NAME.json` before it sends. If it is killed just then, the tracker lacks one tick, and never has one
+    twice. A tracker that fails gets what it lacks later: it is tried again at the next tick, and after more ticks each
+    time it fails again, since each attempt may wait for a network.
 
     Args:
         project: Name under which the tracker groups runs.
@@ -135,7 +136,12 @@ class Tracker:
 
         # A resumed run goes on under the name that it has there.
         if run.resumed:
-            self._record = _read_record(_locate_record(run, self.service))
+            self._record = _read_record(_locate_record(run.directory, self.service))
+            if _is_in_a_copy(self._record, run.directory, self.service):
+                run.files.warn(
+                    f"{name}: this run is a copy of {self._record['folder']}, so it is sent as a run of its own"
+                )
+                self._record = {}
         if not self._record:
             self._record = {"run": f"{run.name}-{secrets.token_hex(4)}", "sent": 0}
 
@@ -238,8 +244,8 @@ class Tracker:
 
     def _note(self, run: Run, **changes: Any) -> None:
         """Note in the run's directory what the tracker has got."""
-        self._record = {**self._record, **changes}
-        path = _locate_record(run, self.service)
+        self._record = {**self._record, "folder": str(run.directory.resolve()), **changes}
+        path = _locate_record(run.directory, self.service)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(self._record, allow_nan=False).encode())
 
@@ -266,8 +272,19 @@ class RowTracker(Tracker):
         self._run.log({"Growth": self.library.Video(str(path), format="gif")}, step=images)
 
 
-def _locate_record(run: Run, service: str) -> Path:
-    return run.directory / FOLDER / f"{service}.json"
+def _is_in_a_copy(record: Mapping[str, Any], directory: Path, service: str) -> bool:
+    """Return whether a record lies in a copy of the run that it was written for: the original still has it.
+
+    The folder of a run that was moved or renamed is gone, or another run's.
+    """
+    original = record.get("folder")
+    if not isinstance(original, str) or Path(original) == directory.resolve():
+        return False
+    return _read_record(_locate_record(Path(original), service)).get("run") == record["run"]
+
+
+def _locate_record(directory: Path, service: str) -> Path:
+    return directory / FOLDER / f"{service}.json"
 
 
 def _read_record(path: Path) -> dict[str, Any]:

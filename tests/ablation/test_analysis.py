@@ -40,7 +40,7 @@ def test_each_contrast_gets_its_answer() -> None:
     assert b["smallest_effect"] == pytest.approx(st.find_smallest_effect(list(d), 0.025)), "at Holm's first level"
     assert analysis["variants"]["a"] == {
         "trials": 10,
-        "died": 0,
+        "failed": 0,
         "censored": 0,
         "mean": pytest.approx(stats.gmean(np.exp(BASE))),
         "iqm": analysis["variants"]["a"]["iqm"],
@@ -189,7 +189,7 @@ def test_where_higher_is_better_a_run_without_a_value_ranks_lowest(lost: str) ->
     assert b["ranks"]["p"] == b["p"] == st.run_sign_flip_test(ranks).p > 2 / 2**8
     assert (b["n"], b["scale"], b["direction"], b["failures"]["variant"]) == (7, "plain", "higher", 1)
     own = analysis["variants"]["b"]
-    assert (own["trials"], own["died"], own["mean"], own["floor"]) == (8, 1, pytest.approx(0.85), None)
+    assert (own["trials"], own["failed"], own["mean"], own["floor"]) == (8, 1, pytest.approx(0.85), None)
     assert own["iqm"] == {"value": pytest.approx((0.83 + 0.84 + 0.85 + 0.86) / 4), "interval": None}, "trimmed"
 
 
@@ -489,7 +489,7 @@ def test_a_quality_that_is_never_reached_is_censored_and_no_failure() -> None:
     reached = stats.CensoredData(uncensored=times["b"][1:9], right=[500, 500])
     assert b["censored"]["logrank"] == pytest.approx(stats.logrank(reached, times["a"]).pvalue)
     own = analysis["variants"]["b"]
-    assert (own["died"], own["censored"], own["mean"]) == (1, 1, None)
+    assert (own["failed"], own["censored"], own["mean"]) == (1, 1, None)
     assert own["iqm"]["value"] == pytest.approx(stats.gmean(times["b"][3:9])), "the two rank worst"
     assert analysis["variants"]["a"]["mean"] == pytest.approx(stats.gmean(times["a"]))
     shown = render_text(analysis)
@@ -532,7 +532,7 @@ def test_a_run_that_ended_without_a_value_is_named() -> None:
     analysis = analyse_results(make_plan(), results)
     b, c = analysis["contrasts"]
     assert (b["without_value"], c["without_value"]) == ({"b": [4]}, {"c": [2]})
-    assert (b["failures"]["variant"], analysis["variants"]["b"]["died"]) == (2, 2)
+    assert (b["failures"]["variant"], analysis["variants"]["b"]["failed"]) == (2, 2)
     shown = render_text(analysis)
     assert "FID, b - a: b 4 ended without a finite value, and counts as failed." in shown
     assert "without_value" not in analysis["secondary"][0]

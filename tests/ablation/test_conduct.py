@@ -361,7 +361,7 @@ def test_a_run_that_diverges_is_a_result(ablate: Ablate) -> None:
     assert cells == ["diverged", "1", "gap", "", "24"]
     (entry,) = analysis["contrasts"]
     assert entry["n"] == 1 and entry["failures"]["variant"] == 1 and entry["p"] == entry["ranks"]["p"]
-    assert analysis["variants"]["diverged"]["died"] == 1
+    assert analysis["variants"]["diverged"]["failed"] == 1
     assert "became non-finite" in json.loads(Path("out/runs/diverged/1/result.json").read_text())["failed"]
 
 
@@ -376,7 +376,7 @@ def test_a_run_that_its_switch_keeps_small_has_no_value(ablate: Ablate) -> None:
     cells = [failed[column] for column in ("variant", "metric", "value", "reason")]
     assert cells == ["kept", "gap", "", "ended at 8x8, not at 16x16"]
     assert analysis["failed"] == [["kept", 0, "ended at 8x8, not at 16x16"]]
-    assert analysis["variants"]["kept"]["died"] == 1 and analysis["contrasts"][0]["n"] == 0
+    assert analysis["variants"]["kept"]["failed"] == 1 and analysis["contrasts"][0]["n"] == 0
     assert "failed: kept 0: ended at 8x8, not at 16x16\n" in Path("out/table.txt").read_text()
     assert archive.read_table(plans.load_plan(Path("out")), Path("out"))["kept", 0]["failed"] == failed["reason"]
 
@@ -395,7 +395,7 @@ def test_variants_that_end_at_different_sizes_are_not_compared(ablate: Ablate) -
 def test_variants_fail_with_their_trunk(ablate: Ablate) -> None:
     analysis = ablate("train.loss = @losses.Diverging()", "losses.Diverging.height = 4", "losses.Diverging.seed = 1")
     assert [row["seed"] for row in read_rows() if row["failed"] == "1"] == ["1", "1"]
-    assert {name: entry["died"] for name, entry in analysis["variants"].items()} == {"linear": 1, "hard": 1}
+    assert {name: entry["failed"] for name, entry in analysis["variants"].items()} == {"linear": 1, "hard": 1}
 
 
 def test_controls_have_fewer_seeds(ablate: Ablate) -> None:

@@ -75,7 +75,7 @@ def test_failed_runs_and_values_that_are_not_finite_are_read_from_the_table(out:
     # Runs are gone, and the table has all that is known.
     rewrite(let_fail)
     analysis = ablation.analyse(out)
-    assert analysis["variants"]["hard"]["died"] == 1 and analysis["contrasts"][0]["failures"]["variant"] == 1
+    assert analysis["variants"]["hard"]["failed"] == 1 and analysis["contrasts"][0]["failures"]["variant"] == 1
     (secondary,) = analysis["secondary"]
     assert secondary["failures"]["against"] == 2
     # A damaged table, and none.
@@ -229,7 +229,7 @@ def test_another_endpoint_may_be_compared(out: Path) -> None:
     metrics = ["train.metrics = [@metrics.SlicedWasserstein()]"]
     analysis = ablation.evaluate_again(out, "swd", metrics, primary="SWD", margin=0.2, plugins=PLUGINS)
     assert (analysis["metric"], analysis["margin"], analysis["scale"]) == ("SWD", 0.2, "log")
-    assert analysis["variants"]["hard"]["died"] == 1 and analysis["unfinished"] == [["hard", 1]]
+    assert analysis["variants"]["hard"]["failed"] == 1 and analysis["unfinished"] == [["hard", 1]]
     assert "UNFINISHED: 1 of 4 trials have not ended (hard 1)" in analysis["note"]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -381,6 +382,46 @@ def test_a_damaged_record_begins_another_run(train: Callable[..., Any], tmp_path
         run.resumed = True
         observer.before_run(run)
         assert observer._record["run"] != before and observer._record["sent"] == 0
+
+
+@pytest.mark.parametrize("original", ["moved", "copied", "begun again"])
+def test_a_copy_of_a_run_is_a_run_of_its_own_and_a_moved_one_is_not(tmp_path: Path, original: str) -> None:
+    state = SimpleNamespace(images=40, last_tick=40)
+    warned: list[str] = []
+    run: Any = SimpleNamespace(
+        name="end",
+        directory=tmp_path / "first",
+        resumed=False,
+        schedule=SimpleNamespace(stages=()),
+        state=state,
+        files=SimpleNamespace(warn=warned.append),
+    )
+
+    def send() -> dict[str, Any]:
+        observer = StandIn()
+        observer.before_run(run)
+        observer._ticks.add(40, {"Loss": 1.0})
+        observer.after_run(run)
+        return observer._record
+
+    run.directory.mkdir()
+    first = send()
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    if original != "copied":
+        shutil.rmtree(tmp_path / "first")
+    if original == "begun again":
+        run.directory.mkdir()
+        assert send()["run"] != first["run"]
+
+    run.directory = tmp_path / "second"
+    run.resumed = True
+    second = send()
+    assert (second["run"] == first["run"]) is (original != "copied")
+    assert warned == [message for message in warned if str(tmp_path / "first") in message]
+    assert len(warned) == (1 if original == "copied" else 0)
+
+    # From then on the copy is a run like any other.
+    assert send()["run"] == second["run"] and len(warned) <= 1
 
 
 def test_trackers_write_here_whatever_other_tests_did_with_their_libraries(offline: Path) -> None:
