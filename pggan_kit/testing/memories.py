@@ -1,13 +1,15 @@
-"""Read what a component remembers, for comparisons: its numbers, texts and tensors, however deep they lie."""
+"""Read what a component remembers, for comparisons: its numbers, texts, tensors and random generators."""
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 LEFT_OUT = "..."
@@ -45,6 +47,14 @@ def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
         return value
     if isinstance(value, (np.ndarray, np.generic)):
         return _read(value.tolist(), module, holders)
+
+    # Generators of random numbers remember how many were drawn.
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return _read(value.bit_generator.state, module, holders)
     if id(value) in holders:
         return LEFT_OUT
 

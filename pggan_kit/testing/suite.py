@@ -275,9 +275,9 @@ class TrainedSuite(Suite):
             other = others.get(name)
             require(
                 are_equal(value, other),
-                f"{type(resumed).__name__}.{name} is {value!r} at the end of a run without a break, and {other!r} at "
-                "the end of one that was stopped and resumed after each step: save it in save_state, and take it back "
-                "in load_state",
+                f"{type(resumed).__name__}.{name} is {value!r:.100} at the end of a run without a break, and "
+                f"{other!r:.100} at the end of one that was stopped and resumed after each step: save it in "
+                "save_state, and take it back in load_state",
             )
 
     def _require_same_end(self, run: Run, how: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
@@ -430,6 +431,35 @@ class ForgetsItsNamespace(ForgetsInPlaces):
 
     def count(self) -> None:
         self.counter.n[0].n += 1
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsItsRandomNumbers(ForgetsInPlaces):
+    """It draws from a generator of its own, whose state it does not save."""
+
+    def make_counter(self) -> Any:
+        return torch.Generator().manual_seed(0)
+
+    def count(self) -> None:
+        torch.rand(1, generator=self.counter)
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsNumPysRandomNumbers(ForgetsInPlaces):
+    def make_counter(self) -> Any:
+        return np.random.default_rng(0)
+
+    def count(self) -> None:
+        self.counter.random()
+
+
+@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
+class ForgetsPythonsRandomNumbers(ForgetsInPlaces):
+    def make_counter(self) -> Any:
+        return random.Random(0)
+
+    def count(self) -> None:
+        self.counter.random()
 
 
 class SlottedRamp:
