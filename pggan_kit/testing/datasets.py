@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +25,14 @@ class DatasetSuite(Suite):
 
     kind = "datasets"
     looked_at = 8
+
+    def make_others(self) -> Sequence[Any]:
+        """Return the data set with other settings, each of which changes its images, labels or length; none here.
+
+        Their fingerprints must differ: a setting that `fingerprint` forgets lets runs train on copies that were made
+        with another one.
+        """
+        return ()
 
     def choose_indices(self, length: int) -> list[int]:
         """Return the indices of the images that are looked at."""
@@ -143,6 +152,33 @@ class DatasetSuite(Suite):
             "fingerprint() differs from call to call, or object to object, for the same data: resized copies would be "
             "made again in each run",
         )
+
+    def test_other_fingerprints(self) -> None:
+        """Require different fingerprints of `make` and each of `make_others`, where images or labels differ."""
+        datasets = [self.make(), *self.make_others()]
+        names = ["make()", *(f"make_others()[{number}]" for number in range(len(datasets) - 1))]
+        contents = [self._read_looked_at(dataset) for dataset in datasets]
+        for number in range(1, len(datasets)):
+            require(
+                contents[number] != contents[0],
+                f"{names[number]} has the same images and labels as make(): choose settings that change them",
+            )
+            for before in range(number):
+                require(
+                    contents[number] == contents[before]
+                    or datasets[number].fingerprint() != datasets[before].fingerprint(),
+                    f"{names[number]} has other images or labels than {names[before]}, and the same fingerprint(): "
+                    "include all settings that change them, or runs train on resized copies that were made with others",
+                )
+
+    def _read_looked_at(self, dataset: Any) -> list[Any]:
+        """Return length, and shapes, types, numbers and labels of the images that are looked at."""
+        content: list[Any] = [len(dataset)]
+        for i in self.choose_indices(len(dataset)):
+            image = read_image(dataset, i)
+            if image is not None:
+                content.append((image.shape, image.dtype.name, image.tobytes(), int(dataset.label(i))))
+        return content
 
     def test_row_fingerprints(self) -> None:
         """Require a text for each image that is the same for the same image; data sets without such texts pass."""

@@ -27,7 +27,7 @@ def folder() -> object:
         rng = np.random.default_rng(0)
         for index in range(5):
             Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).save(f"{made}/{index}.png")
-        np.save(f"{made}/images.npy", rng.integers(0, 255, (6, 8, 8, 3), dtype=np.uint8))
+        np.save(f"{made}/cubes.npy", rng.integers(0, 255, (6, 3, 3, 3), dtype=np.uint8))
         Folder.path = Path(made)
         yield
 
@@ -44,21 +44,38 @@ class TestMNIST(DatasetSuite):
     def make(self) -> MNIST:
         return MNIST()
 
+    def make_others(self) -> list[MNIST]:
+        return [MNIST(pad=2), MNIST(limit=20)]
+
 
 class TestImageFolder(DatasetSuite):
     def make(self) -> ImageFolder:
         return ImageFolder(str(Folder.path))
 
+    def make_others(self) -> list[ImageFolder]:
+        path = str(Folder.path)
+        fitted = [ImageFolder(path, size=8, fit=fit) for fit in ("crop", "pad")]
+        backgrounds = [ImageFolder(path, size=8, fit="pad", background="black")]
+        return [ImageFolder(path, channels=1), ImageFolder(path, size=9), *fitted, *backgrounds]
+
 
 class TestArrays(DatasetSuite):
     def make(self) -> Arrays:
-        return Arrays(str(Folder.path / "images.npy"))
+        return Arrays(str(Folder.path / "cubes.npy"), layout="NHWC")
+
+    def make_others(self) -> list[Arrays]:
+        return [Arrays(str(Folder.path / "cubes.npy"), layout="NCHW")]
 
 
 class TestTorch(DatasetSuite):
     def make(self) -> Torch:
         images = torch.arange(4 * 36, dtype=torch.uint8).view(4, 1, 6, 6)
-        return Torch(torch.utils.data.TensorDataset(images))
+        return Torch(torch.utils.data.TensorDataset(images, torch.arange(4) % 2), classes=2)
+
+    def make_others(self) -> list[Torch]:
+        images = torch.arange(4 * 36, dtype=torch.uint8).view(4, 1, 6, 6)
+        rows = [images, images[:3], images.float() / 255, images.view(4, 1, 4, 9)]
+        return [Torch(torch.utils.data.TensorDataset(each)) for each in rows]
 
 
 class TestSamples(ObserverSuite):

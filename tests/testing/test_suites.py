@@ -309,6 +309,38 @@ class RowsOfOneName(ToyDataset):
         return ["a"] * 16
 
 
+class ForgetsItsChannels(ToyDataset):
+    """Its fingerprint has a setting less."""
+
+    def fingerprint(self) -> str:
+        return f"toy {self.classes}"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "complaint"),
+    [
+        (ToyDataset, 3, None),
+        (ToyDataset, 1, r"make_others\(\)\[0\] has the same images and labels as make\(\)"),
+        (
+            ForgetsItsChannels,
+            3,
+            r"make_others\(\)\[0\] has other images or labels than make\(\), and the same fingerprint",
+        ),
+    ],
+)
+def test_settings_that_change_images_change_the_fingerprint(
+    dataset: type[ToyDataset], channels: int, complaint: str | None
+) -> None:
+    suite = make_suite(
+        suites.DatasetSuite, lambda: dataset(channels=1), make_others=lambda suite: [dataset(channels=channels)]
+    )
+    if complaint is None:
+        suite.test_other_fingerprints()
+        return
+    with pytest.raises(AssertionError, match=complaint):
+        suite.test_other_fingerprints()
+
+
 @defect(suites.MetricSuite, "test_fingerprint", r"fingerprint\(\) differs")
 class NamedByItsPlace(MeanGap):
     def fingerprint(self) -> str:

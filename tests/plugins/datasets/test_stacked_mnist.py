@@ -21,6 +21,9 @@ class TestStackedMNIST(DatasetSuite):
     def make(self, **options: Any) -> StackedMNIST:
         return StackedMNIST(**{"labels": True, **options})
 
+    def make_others(self) -> list[StackedMNIST]:
+        return [self.make(seed=1), self.make(length=3000), self.make(labels=False)]
+
 
 @pytest.fixture(scope="module")
 def digits() -> MNIST:

@@ -11,6 +11,9 @@ class TestMine(DatasetSuite):
     def make(self) -> Mine:
         return Mine(count=20)
 
+    def make_others(self) -> list[Mine]:
+        return [Mine(count=21), Mine(count=20, size=32)]
+
 
 def test_discs_of_class_1_are_larger() -> None:
     discs = Mine()
