@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -25,32 +24,30 @@ from pggan_kit.errors import (
     DivergedError,
     Interrupted,
     PluginError,
-    RunError,
     TrainingError,
     UnforeseenError,
     first_line,
     quote_path,
 )
-from pggan_kit.experiment import NOTHING
 from pggan_kit.growth.fade import NETS, PATHS, Fade
 from pggan_kit.growth.learning import list_forgotten
 from pggan_kit.plugin_host.failures import describe_failure, name_component
 from pggan_kit.plugin_host.hooks import list_implementing_classes
 from pggan_kit.plugin_host.read_only import ReadOnlyDict
-from pggan_kit.runs.average_snapshots import AverageSnapshot, list_due
+from pggan_kit.runs.average_snapshots import list_due
 from pggan_kit.runs.branches import require_bridges
 from pggan_kit.runs.host_copies import PendingCopy, PlainCopier, choose_copier
 from pggan_kit.runs.run import Run
-from pggan_kit.runs.snapshot import STATE, Snapshot
+from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import FADE, STABLE
 from pggan_kit.system import distributed
-from pggan_kit.system.background_writer import BackgroundWriter
 from pggan_kit.system.devices import free_cached_memory, lacks_deterministic_kernel
 from pggan_kit.system.seeding import derive, seed_step
 from pggan_kit.system.signals import StopSignals
 from pggan_kit.ticks import Tick
 from pggan_kit.training.capture import CapturedSteps, make_recorder
+from pggan_kit.training.checkpoint_writer import CheckpointWriter
 from pggan_kit.training.compiler import Compiler
 from pggan_kit.training.contract_check import describe_breach, describe_wrong_report
 from pggan_kit.training.host_work import HostWork, StepStart
@@ -109,7 +106,7 @@ def _train_until_stopped(run: Run, data: Data, saved: Snapshot | None, signals: 
             try:
                 return loop.train_to_end(saved)
             except BaseException:
-                loop.finish_writing_as_run_fails()
+                loop.writer.finish_as_run_fails()
                 raise
             finally:
                 loop.free_reals()
@@ -162,7 +159,7 @@ class Loop:
         self.agreement = distributed.Agreement()
         self.recovery = Recovery(run)
         self.copier = choose_copier(run.device)
-        self.writer = BackgroundWriter()
+        self.writer = CheckpointWriter(run, self.meter)
         # Not a method of this loop: a cycle would keep the networks alive after the run.
         announce = functools.partial(announce_compiling, run)
         self.compiler = Compiler(run.experiment, run.device, run.files.log, run.files.warn, announce)
@@ -170,7 +167,6 @@ class Loop:
         self.steps = CapturedSteps(run.experiment, recorder, run.files.log, self.compiler.drop_account)
         self.idle_optimizers: set[str] = set()
         self.has_taken_step = False
-        self.last_checkpoint: Path | None = run.checkpoints.find_last_file()
 
     def train_to_end(self, saved: Snapshot | None) -> dict[str, Any]:
         """Train from the beginning, or from a checkpoint, to the last image; return the result of the run."""
@@ -187,14 +183,14 @@ class Loop:
         if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):
             # A run can then be resumed from before its first tick, and a branch without its trunk. After a NaN, a run
             # whose settings changed goes back no further than to where they did, however often it was stopped since.
-            self.write_checkpoint(self.take_checkpoint())
+            self.writer.begin(self.take_checkpoint())
             # On the disk before the first step: a run that has rows and no checkpoint could not be resumed.
-            self.finish_writing()
+            self.writer.finish()
 
         while unfinished:
             unfinished = self.advance_run()
         self.compiler.leave_region()
-        self.finish_writing()
+        self.writer.finish()
         self.warn_if_kept_in_a_stage()
 
         result: dict[str, Any] = {
@@ -203,7 +199,7 @@ class Loop:
             "seconds": self.meter.seconds,
             "update_seconds": self.meter.update_seconds,
             "shares": self.meter.compute_shares(self.hooks.observer_seconds),
-            "checkpoint": str(self.last_checkpoint),
+            "checkpoint": str(self.writer.last_file),
         }
         if distributed.rank() == 0:
             self.run.files.log_and_say(f"shares of the time: {describe_shares(result['shares'])}", None)
@@ -387,8 +383,8 @@ class Loop:
             return
 
         self.recovery.require_finite_steps()
-        self.write_checkpoint(self.take_checkpoint(between_ticks=True))
-        self.finish_writing()
+        self.writer.begin(self.take_checkpoint(between_ticks=True))
+        self.writer.finish()
         # A process that exits before rank 0 has written gets rank 0 killed.
         distributed.barrier()
 
@@ -570,7 +566,7 @@ class Loop:
         keep_forever = stage_over or (phase_over and state.fading)
         copy = self.take_checkpoint(stage_over)
         if is_best or state.ended or tick.is_due(self.experiment.checkpoint_every):
-            self.write_checkpoint(copy, keep_forever, is_best)
+            self.writer.begin(copy, keep_forever, is_best)
 
     def ask_whether_to_end(self, stats: Mapping[str, float]) -> None:
         """Ask whether the run is done before its budget is spent; all processes follow the first one's answer."""
@@ -668,19 +664,10 @@ class Loop:
             return
         self.recovery.require_finite_steps()
         if distributed.rank() == 0:
+            # One copy at a time is in memory beside the state.
+            self.writer.finish()
             with self.meter.time_part("checkpoints"):
-                self.writer.finish()
-                copy = self.state.take_average_snapshot(due, self.copier)
-                self.writer.begin(lambda: self._save_averages(copy))
-
-    def _save_averages(self, copy: PendingCopy[AverageSnapshot]) -> None:
-        """Write a copy of averages; the thread that writes calls it."""
-        snapshot = copy.wait()
-        self.run.files.require_own_folder()
-        try:
-            self.run.files.average_snapshots().save(snapshot)
-        except RunError as error:  # the input was right: a run that was going on failed
-            raise TrainingError(str(error)) from error
+                self.writer.begin_averages(self.state.take_average_snapshot(due, self.copier))
 
     def take_checkpoint(self, stage_over: bool = False, between_ticks: bool = False) -> PendingCopy[Snapshot]:
         """Return the content of a checkpoint, and keep that of a tick in memory, to return to it after a failure.
@@ -693,9 +680,20 @@ class Loop:
         """
         # Every process takes part in gathering the state; rank 0 alone writes it.
         with self.meter.time_part("checkpoints"):
-            return self._gather_checkpoint(stage_over, between_ticks)
+            snapshot = self._gather_checkpoint(stage_over, between_ticks)
 
-    def _gather_checkpoint(self, stage_over: bool, between_ticks: bool) -> PendingCopy[Snapshot]:
+        # One copy at a time is in memory beside the state: the last tick's is written, and freed for this one.
+        self.writer.finish()
+        with self.meter.time_part("checkpoints"):
+            # A run that is stopped must later go back to where one that is not stopped goes back to.
+            if between_ticks:
+                return snapshot.begin_copy(self.copier)
+            self.recovery.forget()
+            copy = snapshot.begin_copy(self.copier)
+            self.recovery.keep(copy)
+            return copy
+
+    def _gather_checkpoint(self, stage_over: bool, between_ticks: bool) -> Snapshot:
         components = self.hooks.collect("save_state", run=self.run)
         component_classes = list_implementing_classes(self.hooks, "save_state")
         state = self.state
@@ -719,60 +717,7 @@ class Loop:
 
         # The first checkpoint is written before the first step: nothing is trained that cannot be loaded.
         snapshot.require_readable()
-
-        # One copy at a time is in memory beside the state: the last tick's is written, and freed for this one.
-        self.writer.finish()
-        # A run that is stopped must later go back to where one that is not stopped goes back to.
-        if between_ticks:
-            return snapshot.begin_copy(self.copier)
-        self.recovery.forget()
-        copy = snapshot.begin_copy(self.copier)
-        self.recovery.keep(copy)
-        return copy
-
-    def write_checkpoint(self, copy: PendingCopy[Snapshot], keep_forever: bool = False, is_best: bool = False) -> None:
-        """Begin to write a checkpoint to the disk, on rank 0; a thread writes it while the loop goes on.
-
-        Args:
-            copy: Its content.
-            keep_forever: Whether what `train.keep_stages` names of it is never deleted.
-            is_best: Whether the checkpoint is also kept as the best so far.
-        """
-        if distributed.rank() != 0:
-            return
-        with self.meter.time_part("checkpoints"):
-            self.run.files.keep_start()
-            kept_part = NOTHING
-            # The last checkpoint of a run stays whole: nothing follows that a resumed run could begin from.
-            if keep_forever and self.experiment.keep_stages != STATE and not self.state.is_over:
-                keep_forever = False
-                kept_part = self.experiment.keep_stages
-            self.writer.begin(lambda: self._save_checkpoint(copy, kept_part, keep_forever, is_best))
-
-    def _save_checkpoint(self, copy: PendingCopy[Snapshot], kept_part: str, keep_forever: bool, is_best: bool) -> None:
-        """Write a checkpoint, and before it the part of it that is kept; the thread that writes calls it."""
-        snapshot = copy.wait()
-        # Again, since a step or more may have passed meanwhile.
-        self.run.files.require_own_folder()
-        if kept_part != NOTHING:
-            self.run.checkpoints.save_part(snapshot.reduce(kept_part))
-        self.last_checkpoint = self.run.checkpoints.save(snapshot, keep_forever, is_best)
-
-    def finish_writing(self) -> None:
-        """Wait until the last checkpoint is on the disk.
-
-        Raises:
-            TrainingError: It cannot be written.
-        """
-        with self.meter.time_part("checkpoints"):
-            self.writer.finish()
-
-    def finish_writing_as_run_fails(self) -> None:
-        """Wait likewise, and warn where the checkpoint cannot be written, which hides no other error."""
-        try:
-            self.writer.finish()
-        except Exception as error:
-            self.run.files.warn(f"while the run was failing: {error}")
+        return snapshot
 
     # After a loss or gradient became NaN or infinite.
 
@@ -799,8 +744,8 @@ class Loop:
         self.return_to_checkpoint(self.state.rewinds)
         while self.state.images < stop.images:
             self.advance_run()
-        self.write_checkpoint(self.take_checkpoint(between_ticks=True))
-        self.finish_writing()
+        self.writer.begin(self.take_checkpoint(between_ticks=True))
+        self.writer.finish()
 
         # Repeat the step that failed, eagerly: compiled code knows no layers.
         self.compiler.disable()

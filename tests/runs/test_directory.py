@@ -24,7 +24,8 @@ from pggan_kit.runs import directory
 from pggan_kit.runs.directory import START, RunDirectory, describe_start
 from pggan_kit.system.files import make_whole_folder
 from pggan_kit.system.locks import LOCK
-from pggan_kit.training.loop import Loop
+from pggan_kit.training.checkpoint_writer import CheckpointWriter
+from pggan_kit.training.measures import Meter
 
 DATA = {"images": 8, "channels": 1, "classes": 0}
 BEGIN = describe_start([], "train.seed = 1\n", "train.seed = 1\n", "pggan-kit train", data=DATA, schedule={})
@@ -296,12 +297,14 @@ def test_nothing_is_written_by_the_thread_that_writes_into_the_run_at_the_path_o
     files.lock()
     files.path.rename(tmp_path / "elsewhere")
     files.path.mkdir()
-    loop = cast(Loop, SimpleNamespace(run=SimpleNamespace(files=files, checkpoints=files.checkpoints())))
+    run = cast(Any, SimpleNamespace(files=files, checkpoints=files.checkpoints()))
+    writer = CheckpointWriter(run, Meter(0))
     copy = cast(Any, SimpleNamespace(wait=lambda: None))
     with pytest.raises(TrainingError, match="is another folder now"):
-        Loop._save_checkpoint(loop, copy, NOTHING, False, False)
+        writer._save(copy, NOTHING, False, False)
+    writer.begin_averages(copy)
     with pytest.raises(TrainingError, match="is another folder now"):
-        Loop._save_averages(loop, copy)
+        writer.finish()
     files.log("a line")
     files.discard()
     assert not list(files.path.iterdir())
