@@ -1,14 +1,12 @@
 """Wrong gin files: each is refused with its file and line, and leaves nothing behind."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from conftest import TINY
-from helpers.patience import PATIENCE_SECONDS
+from helpers.forks import fork_command
 
 Write = Callable[..., str]
 Cli = Callable[..., Result]
@@ -354,9 +352,9 @@ def test_a_config_that_may_not_be_read_is_refused(
 
 
 def test_a_real_process_exits_with_2_and_one_line(tiny: Write, stub: str, tmp_path: Path):
-    command = [sys.executable, "-m", "pggan_kit", "train", tiny("optimizers.Adam.lr = -1"), "--plugin", stub]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: tiny.gin:1") and done.stderr.count("\n") == 1
+    process = fork_command("train", tiny("optimizers.Adam.lr = -1"), "--plugin", stub)
+    assert process.wait() == 2
+    assert process.read_output() == ""
+    errors = process.read_errors()
+    assert errors.startswith("error: tiny.gin:1") and errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()

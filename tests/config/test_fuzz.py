@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import io
 import json
@@ -32,7 +33,7 @@ from pggan_kit.api.train import train
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import read_config
 from pggan_kit.errors import DataError, UserError
-from pggan_kit.plugin_host.loading import load_plugins
+from pggan_kit.plugin_host.loading import Plugins, load_plugins
 from pggan_kit.runs.checkpoint_identity import require_same
 from pggan_kit.runs.checkpoints import MANIFEST, Checkpoints
 from pggan_kit.runs.directory import RunDirectory
@@ -113,12 +114,18 @@ NAMES = st.sampled_from([*BOUND, "train.seed", "train.keep", "data.cache"])
 BINDINGS = st.tuples(NAMES, VALUES).map(lambda pair: f"{pair[0]} = {pair[1]!r}")
 
 
+@functools.cache
+def load_plugins_once() -> Plugins:
+    """Return the plugins, which builders only read."""
+    return load_plugins([STUB])
+
+
 def read_and_build(text: str) -> None:
     """Read and build a config of this text."""
     with allow_documented_errors(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fuzzed.gin")
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        build_from_config(read_config(path), load_plugins([STUB]))
+        build_from_config(read_config(path), load_plugins_once())
 
 
 @fuzz(200, 5000, text=STATEMENTS)

@@ -29,10 +29,20 @@ from pggan_kit.testing.support import are_equal
 Branch = Callable[..., Any]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
+    """Return a finished run of 4x4, 8x8 and 16x16, whose stages end at 8, 24 and 40; tests take copies of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.gin").write_text(TINY)
+    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    return folder / "run"
+
+
 @pytest.fixture
-def trunk(train: Callable[..., Any]) -> Path:
-    """Return a finished run of 4x4, 8x8 and 16x16, whose stages end at 8, 24 and 40."""
-    train(run_dir="trunk")
+def trunk(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that run in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, "trunk")
     return Path("trunk")
 
 
@@ -47,13 +57,13 @@ def branch(tiny: Callable[..., str]) -> Branch:
     return run
 
 
-@pytest.mark.parametrize("stage", ["@0", "@4x4", "@1", "@8x8"])
+@pytest.mark.parametrize("stage", ["@0", "@8x8"])
 def test_a_branch_that_changes_nothing_ends_as_its_trunk(stage: str, trunk: Path, branch: Branch) -> None:
     """From a stage's end, with the same config: the same weights and optimizers bit for bit."""
     run = branch(f"trunk{stage}")
     resumed = resume("trunk", plugins=[STUB])
     assert not run.resumed and are_equal(last(run.directory), last(resumed.directory))
-    begun = 8 if stage in ("@0", "@4x4") else 24
+    begun = 8 if stage == "@0" else 24
     assert rows(Path("branch")) == [row for row in rows(trunk) if row["images"] > begun]
 
 
@@ -61,7 +71,7 @@ def test_it_is_said_where_a_branch_begins(
     trunk: Path, tiny: Callable[..., str], cli: Callable[..., Result], stub: str
 ) -> None:
     options = ["--plugin", stub, "--from", "trunk@0", "-b", "schedule.sizes = (4, 8)"]
-    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 400}", "-b", "schedule.batch_size = 100"]
+    longer = ["-b", "schedule.stable_images = {4: 1008, 8: 400}", "-b", "schedule.batch_size = 500"]
     result = cli("train", tiny(), *options, "--run-dir", "longer", *longer)
     said = "from trunk@0 at images 8 of stage 4x4, which goes on until images 1,008"
     assert result.stderr.splitlines() == [said], result.output
