@@ -139,43 +139,46 @@ def test_a_copy_on_the_cpu_shares_nothing() -> None:
     assert are_equal(copy.copy_to_cpu().content(), copy.content())
 
 
-def list_looked_up_keys(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield each constant text that a module looks up (`x["a"]`, `x.get("a")`, `"a" in x`), and its line."""
-    for node in ast.walk(tree):
-        looked_up: list[ast.expr] = []
-        if isinstance(node, ast.Subscript):
-            looked_up = [node.slice]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
-            looked_up = node.args[:1]
-        elif isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
-            looked_up = [node.left]
-        for key in looked_up:
-            if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                yield key.value, key.lineno
+def list_looked_up_keys(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield the constant text that a node looks up (`x["a"]`, `x.get("a")`, `"a" in x`), and its line."""
+    looked_up: list[ast.expr] = []
+    if isinstance(node, ast.Subscript):
+        looked_up = [node.slice]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+        looked_up = node.args[:1]
+    elif isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+        looked_up = [node.left]
+    for key in looked_up:
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            yield key.value, key.lineno
 
 
-def parse_core() -> Iterator[tuple[str, ast.AST]]:
+@pytest.fixture(scope="module")
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Return all nodes of the core's modules, each with its module."""
+    found = []
     for path in sorted(CORE.rglob("*.py")):
         if "templates" not in path.parts:
-            yield path.relative_to(CORE).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+            name = path.relative_to(CORE).as_posix()
+            found += [(name, node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    return found
 
 
-def test_no_other_module_of_the_core_looks_into_the_content() -> None:
+def test_no_other_module_of_the_core_looks_into_the_content(nodes: list[tuple[str, ast.AST]]) -> None:
     own = set(KEYS) - SHARED
     looked_up = {
         f"{name}:{line} {key!r}"
-        for name, tree in parse_core()
-        for key, line in list_looked_up_keys(tree)
+        for name, node in nodes
+        for key, line in list_looked_up_keys(node)
         if key in own and name != "runs/snapshot.py"
     }
     assert not looked_up, "they read a field of Snapshot"
 
 
-def test_the_folder_of_checkpoints_has_one_place() -> None:
+def test_the_folder_of_checkpoints_has_one_place(nodes: list[tuple[str, ast.AST]]) -> None:
     naming_modules = {
         name
-        for name, tree in parse_core()
-        for node in ast.walk(tree)
+        for name, node in nodes
         if isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Div)
         and ast.unparse(node.right).strip("'\"").startswith("checkpoints")

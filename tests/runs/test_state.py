@@ -256,6 +256,8 @@ def test_going_on_from_any_stage_and_phase_is_exact(tmp_path: Path, choice: str)
     saved = [checkpoints.load(entry) for entry in checkpoints.read_entries()]
     places = {(len(snapshot.starts), snapshot.phase): snapshot for snapshot in saved}
     assert set(places) == {(1, "stable"), (2, "fade"), (2, "stable"), (3, "fade"), (3, "stable")}
+    if choice == "batch norm, slow average":  # the dearest one: within stages alone
+        places = {place: places[place] for place in ((1, "stable"), (2, "fade"), (3, "stable"))}
     for index, snapshot in enumerate(places.values()):
         folder = tmp_path / str(index)
         folder.mkdir()

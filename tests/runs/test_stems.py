@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from conftest import STUB
+from conftest import STUB, TINY
+from helpers.gin_text import bind_again
 from helpers.killing import StopAt, assert_same_run, last, rows
 
 import pggan_kit
@@ -70,18 +71,36 @@ def start(tiny: Callable[..., str]) -> Start:
     return run
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
+    """Return a folder with two finished runs, of which tests take copies: `stem` and `deep`."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name, lines in {"stem": [*OTHERWISE, "schedule.sizes = (4, 8)"], "deep": []}.items():
+        (folder / "tiny.gin").write_text(bind_again(TINY, lines))
+        pggan_kit.train(folder / "tiny.gin", run_dir=folder / name, plugins=[stub])
+    return folder
+
+
 @pytest.fixture
-def stem(start: Start) -> Path:
-    """Return a run of 4x4 and 8x8, trained with other settings."""
-    start(*OTHERWISE, "schedule.sizes = (4, 8)", run_dir="stem")
+def stem(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run of 4x4 and 8x8, trained with other settings, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "stem", "stem")
     return Path("stem")
 
 
-def test_a_stem_of_the_same_settings_continues_as_the_run_that_trained_it(start: Start) -> None:
-    whole = start(run_dir="whole")
-    run = start(stem="whole@8x8")
+@pytest.fixture
+def deep(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a run of the tiny experiment in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished / "deep", "deep")
+    return Path("deep")
+
+
+def test_a_stem_of_the_same_settings_continues_as_the_run_that_trained_it(deep: Path, start: Start) -> None:
+    run = start(stem="deep@8x8")
     ended = last(run.directory)
-    wanted = last(whole.directory)
+    wanted = last(deep)
     for name in ("images", "starts", "generator", "averages", "discriminator", "optimizers"):
         assert are_equal(ended[name], wanted[name]), name
 
@@ -127,8 +146,8 @@ def test_stages_whose_pieces_come_from_a_stem_need_no_budget(stem: Path, start: 
     assert run.state.starts == [0, 0, 0] and run.state.images == 16
 
 
-def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) -> None:
-    deep = last(start(run_dir="deep").directory)
+def test_an_improved_stem_is_put_under_later_stages(stem: Path, deep: Path, start: Start) -> None:
+    above = last(deep)
     before = last(stem)
     look = Look()
     run = start("schedule.total_images = 48", start_from="deep", stem="stem@8x8", plugins=(look,))
@@ -137,7 +156,7 @@ def test_an_improved_stem_is_put_under_later_stages(stem: Path, start: Start) ->
     for name, weights in look.weights.items():
         for key, value in weights.items():
             is_later = key.startswith(("blocks.2.", "to_image.", "from_image."))
-            source = deep if is_later else before
+            source = above if is_later else before
             assert are_equal(value, list_weights(source)[name][key]), f"{name} {key}"
     for name in ("generator", "discriminator"):
         pieces = {key.partition(".")[0] for key in look.moments[name] if not key.startswith("blocks.2.")}
@@ -176,9 +195,9 @@ def test_a_stem_that_does_not_fit_is_refused_by_name(line: str, stem: Path, reje
     assert not Path("run").exists()
 
 
+@pytest.mark.usefixtures("deep")
 def test_a_piece_that_differs_is_named(stem: Path, start: Start) -> None:
     """What no binding says, such as code that has changed, shows in the shapes."""
-    start(run_dir="deep")
     checkpoints = RunDirectory(stem).checkpoints()
     saved = checkpoints.load_last()
     key = next(name for name in saved.discriminator if name.startswith("blocks.1"))
@@ -188,8 +207,8 @@ def test_a_piece_that_differs_is_named(stem: Path, start: Start) -> None:
             start("schedule.total_images = 48", **origins)
 
 
+@pytest.mark.usefixtures("deep")
 def test_a_stem_is_taken_and_put_between_stages(start: Start) -> None:
-    start(run_dir="deep")
     with pytest.raises(Interrupted):
         start(run_dir="amid", plugins=(StopAt(12),))
     with pytest.raises(RunError, match=r"--stem .*amid: its checkpoint is within the fade of stage 8x8, and a stem is"):

@@ -70,9 +70,9 @@ for package, folder in (("pggan_kit", {str(ROOT / "pggan_kit")!r}), ("pggan_plug
         if "templates" not in name and not name.endswith("__main__"):
             importlib.import_module(name)
 import pggan_kit
-run = pggan_kit.train({tiny("data.workers = 2")!r}, plugins=[{stub!r}], run_dir="run")
+run = pggan_kit.train({tiny("data.workers = 2", "schedule.sizes = (4,)")!r}, plugins=[{stub!r}], run_dir="run")
 assert "Resources/memory_mib" not in run.stats[-1]
-assert pggan_kit.resume("run", plugins=[{stub!r}]).state.images == 40
+assert pggan_kit.resume("run", plugins=[{stub!r}]).state.images == 8
 main(["--help"])
 """
     done = subprocess.run(
