@@ -60,8 +60,7 @@ def in_a_child(action: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("forever", [True, False])
-@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize(("torn", "forever"), [(False, True), (True, False)])
 def test_whenever_the_process_dies_the_last_checkpoint_or_the_new_one_is_whole(
     tmp_path: Path, torn: bool, forever: bool
 ) -> None:

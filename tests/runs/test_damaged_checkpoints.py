@@ -16,15 +16,18 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from conftest import TINY
 from helpers.snapshots import snapshot_at
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import pggan_kit
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import RunError, UserError
 from pggan_kit.runs import checkpoints as checkpoints_module
 from pggan_kit.runs.checkpoints import DAMAGED, MANIFEST, Checkpoints
+from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import load_stage_end
 from pggan_kit.system.files import read_bytes
 from pggan_kit.testing.support import are_equal
@@ -55,6 +58,23 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints.save(snapshot_at(1), forever=True)
     checkpoints.save(snapshot_at(2))
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
+    """Return a finished run, of which tests damage copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.gin").write_text(TINY)
+    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """Return a copy of that run, `run` in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, "run")
+    return RunDirectory(Path("run"))
 
 
 def find_newest(folder: Path) -> Path:
@@ -255,13 +275,13 @@ def test_a_resumed_run_goes_on_from_the_one_before_and_says_so(
     assert "checkpoint.py" not in result.stderr, "no line of code is shown"
 
 
-def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(train: Callable[..., Any]) -> None:
-    run = train()
-    path = run.checkpoints.find_last_file()
+def test_images_can_be_drawn_from_a_run_whose_last_checkpoint_is_damaged(run: RunDirectory) -> None:
+    path = run.checkpoints().find_last_file()
+    assert path is not None
     flip_bit(path, 5000)
     with pytest.warns(UserWarning, match="Using the one before"):
-        generator = load_generator(run.directory)
-    assert generator.images < run.state.images
+        generator = load_generator(run.path)
+    assert generator.images == 32
     assert issubclass(RunError, UserError)
 
 
@@ -327,13 +347,13 @@ def test_resume_says_what_it_sets_aside(train: Callable[..., Any], cli: Callable
         load_stage_end(run.checkpoints, 0)
 
 
-def test_a_damaged_stage_end_does_not_hide_the_others(train: Callable[..., Any]) -> None:
-    run = train()
-    first = next(entry for entry in run.checkpoints.read_entries() if entry.forever)
-    flip_bit(run.checkpoints.folder / first.file, 5000)
-    assert load_stage_end(run.checkpoints, 1)[1].size == "8x8"
+def test_a_damaged_stage_end_does_not_hide_the_others(run: RunDirectory) -> None:
+    checkpoints = run.checkpoints()
+    first = next(entry for entry in checkpoints.read_entries() if entry.forever)
+    flip_bit(checkpoints.folder / first.file, 5000)
+    assert load_stage_end(checkpoints, 1)[1].size == "8x8"
     with pytest.raises(RunError, match=r"ended: 1 \(8x8\), 2 \(16x16\)\. .*000000000008-\w+\.pt is damaged"):
-        load_stage_end(run.checkpoints, 0)
+        load_stage_end(checkpoints, 0)
 
 
 def test_a_file_that_cannot_be_read_now_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,12 +376,12 @@ def test_a_file_that_cannot_be_read_now_stays_where_it_is(tmp_path: Path, monkey
     assert checkpoints.load(checkpoints.read_entries()[0]).images == 1
 
 
+@pytest.mark.usefixtures("run")
 @pytest.mark.parametrize("target", ["checkpoints", "../nowhere"])
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
-    target: str, train: Callable[..., Any], cli: Callable[..., Result], stub: str
+    target: str, cli: Callable[..., Result], stub: str
 ) -> None:
     """A link in a circle stands for missing permission, one to nowhere for a disk that is not there."""
-    train(run_dir="run")
     Path("run/checkpoints").rename("kept")
     os.remove("run/stats.jsonl")  # nothing else tells that the run has trained
     Path("run/checkpoints").symlink_to(target)

@@ -138,16 +138,10 @@ WRONG = {
         r"by a newer pggan_kit \(format 99\); this version reads format",
     ),
     "an older format": (lambda saved: saved.update(format=0), r"has format 0; this version reads format"),
-    "no format": (lambda saved: saved.pop("format"), r"has no format number"),
     "a list": (lambda saved: [1, 2], r"holds a list and not a run's state"),
     "a tensor": (lambda saved: torch.ones(2), r"holds a Tensor and not a run's state"),
     "no networks": (lambda saved: saved.pop("averages"), r"is corrupt: it has no entry 'averages'"),
-    "no starts": (lambda saved: saved.update(starts=None), r"is corrupt: its entry 'starts' has an impossible value"),
     "too many stages": (lambda saved: saved.update(starts=[0] * 9), r"is in stage 8 of a schedule of 3 stages"),
-    "a clock of text": (
-        lambda saved: saved.update(images="8"),
-        r"is corrupt: its entry 'images' has an impossible value",
-    ),
     "texts as weights": (
         lambda saved: saved.update(generator={name: "x" for name in saved["generator"]}),
         r"is corrupt: its entry 'generator' has an impossible value",
@@ -420,27 +414,29 @@ def refused_plugin(run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.Monk
     return check
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("opener", OPENERS)
 def test_a_recorded_plugin_file_runs_under_no_spelling_of_its_path(
-    opener: str, spelling: str, refused_plugin: Callable[..., str], tmp_path: Path
+    opener: str, refused_plugin: Callable[..., str], tmp_path: Path
 ) -> None:
     """Whatever hash stands beside it."""
-    origin = spelling.format(here=tmp_path)
     record = "out/plan.json" if opener == "trial" else "run/run.json"
-    # No hash is looked at beside a relative path.
-    names = list(HASHES) if origin.startswith("/") else ["right", "missing", "null"]
-    for name in names:
+    cases = []
+    for spelling in SPELLINGS:
+        origin = spelling.format(here=tmp_path)
+        # No hash is looked at beside a relative path.
+        names = list(HASHES) if origin.startswith("/") else ["right", "missing", "null"]
+        cases += [(origin, name) for name in names]
+    for origin, name in cases:
         message = refused_plugin(opener, origin, HASHES[name])
-        assert record in message, name
+        assert record in message, (origin, name)
         if not origin.startswith("/"):
-            assert "by a relative path" in message, name
+            assert "by a relative path" in message, (origin, name)
         elif name == "right":
             assert "was never named on this machine" in message
         elif name == "wrong":
             assert "has changed" in message
         else:
-            assert "without its SHA-256" in message, name
+            assert "without its SHA-256" in message, (origin, name)
 
 
 def test_a_branch_runs_no_plugin_of_its_trunk(run: Path, cli: Cli, stub: str, tiny: Callable[..., str]) -> None:

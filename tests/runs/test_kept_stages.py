@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
+from helpers.gin_text import bind_again
 from helpers.killing import KillAt, StopAt, assert_same_run, in_a_child, last
 from helpers.paths import STUB_PLUGIN
 
@@ -20,15 +22,17 @@ from pggan_kit.testing.support import are_equal
 STUB = str(STUB_PLUGIN)
 
 
-def list_kept(run: str) -> list[tuple[int, str]]:
+def list_kept(run: str | Path) -> list[tuple[int, str]]:
     """Return the clock of each checkpoint, and what it holds."""
     return [(entry.images, entry.holds) for entry in RunDirectory(Path(run)).checkpoints().read_entries()]
 
 
-@pytest.fixture
-def whole(train: Callable[..., Any]) -> Any:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a run that keeps whole checkpoints: its stages end at 8, 24 and 40, its fades at 16 and 32."""
-    return train("train.keep = 1", run_dir="whole")
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "tiny.gin").write_text(bind_again(TINY, ["train.keep = 1"]))
+    return pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[STUB])
 
 
 @pytest.mark.parametrize("holds", ["weights", "average"])
@@ -40,14 +44,14 @@ def test_stage_ends_without_optimizers_are_smaller_and_sampled_the_same(
         train(*lines, run_dir="run", plugins=(StopAt(12),))
     # Without optimizers no run goes on: the whole checkpoint of the same clock is there until the next.
     resumed = resume("run", plugins=[STUB])
-    assert list_kept("whole") == [(images, "state") for images in (0, 8, 16, 24, 32, 40)]
+    assert list_kept(whole.directory) == [(images, "state") for images in (0, 8, 16, 24, 32, 40)]
     assert list_kept("run") == [*((images, holds) for images in (8, 16, 24, 32)), (32, "state"), (40, "state")]
-    assert are_equal(last(Path("run"))["generator"], last(Path("whole"))["generator"])
+    assert are_equal(last(Path("run"))["generator"], last(whole.directory)["generator"])
     for stage in range(3):
         assert torch.equal(resumed.samples(stage, count=2), whole.samples(stage, count=2))
     first, *_ = RunDirectory(Path("run")).checkpoints().read_entries()
     size = (Path("run/checkpoints") / first.file).stat().st_size
-    assert size < 0.8 * max(path.stat().st_size for path in Path("whole/checkpoints").glob("000000000008*"))
+    assert size < 0.8 * max(path.stat().st_size for path in (whole.directory / "checkpoints").glob("000000000008*"))
 
     refused = rf"^--from run@4x4: that run kept its {holds} alone \(train.keep_stages\), and a branch goes on with the"
     with pytest.raises(RunError, match=refused):
@@ -78,7 +82,7 @@ def test_metrics_of_stage_ends_need_something_of_them(rejected: Callable[..., st
     )
 
 
-def test_a_run_that_is_killed_as_it_keeps_a_part_keeps_it_once(whole: Any, train: Callable[..., Any]) -> None:
+def test_a_run_that_is_killed_as_it_keeps_a_part_keeps_it_once(train: Callable[..., Any]) -> None:
     """A process that is killed has the part of a clock and not the whole, or both."""
     lines = ["train.keep = 1", "train.keep_stages = 'average'", "train.checkpoint_every = 'phase'"]
     train(*lines, run_dir="unbroken")

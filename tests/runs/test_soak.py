@@ -437,7 +437,7 @@ def test_resized_images_are_whole_whatever_ended_the_processes_that_made_them(
 @pytest.mark.parametrize("strikes", FIRE)
 def test_an_evaluation_leaves_a_run_as_it_was(strikes: int, references: References, tiny: Callable[..., str]) -> None:
     def evaluate(cache: str) -> Fork:
-        measure = ["--metric", "SlicedWasserstein", "-b", "evaluation.count = 300"]
+        measure = ["--metric", "SlicedWasserstein", "-b", "evaluation.count = 100"]
         said = Path("said")
         said.unlink(missing_ok=True)
         environment = {"PGGAN_KIT_CACHE": str(Path(cache).resolve())}
