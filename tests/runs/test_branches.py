@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import STUB, TINY
+from helpers.gin_text import bind_again
 from helpers.killing import StopAt, last, rows
 
 import pggan_kit
@@ -140,26 +141,27 @@ class Rates:
         self.seen[state.images] = state.optimizers["generator"].param_groups[0]["lr"]
 
     def check(self, first: int) -> None:
-        wanted = {images: 1e-3 * (1 - (images - 4) / 40) for images in range(first, 41, 4)}
+        wanted = {images: 1e-3 * (1 - (images - 4) / 24) for images in range(first, 25, 4)}
         assert self.seen == pytest.approx(wanted)
 
 
 def test_a_branch_and_a_resumed_run_follow_a_new_curve_from_their_clock_on(
     trunk: Path, branch: Branch, train: Callable[..., Any]
 ) -> None:
+    sizes = "schedule.sizes = (4, 8)"
     rates = Rates()
-    branch("trunk@0", *CURVE, plugins=(rates,))
+    branch("trunk@0", sizes, *CURVE, plugins=(rates,))
     rates.check(12)
 
     with pytest.raises(Interrupted):
-        train(run_dir="stopped", plugins=(StopAt(20),))
+        train(sizes, run_dir="stopped", plugins=(StopAt(16),))
     resumed = Rates()
     resume("stopped", CURVE, plugins=[str(STUB), resumed])
-    resumed.check(24)
+    resumed.check(20)
 
     # And back to a number, which the rate in the checkpoint does not hide.
     with pytest.raises(Interrupted):
-        train(*CURVE, run_dir="moving", plugins=(StopAt(20),))
+        train(sizes, *CURVE, run_dir="moving", plugins=(StopAt(16),))
     constant = Rates()
     resume("moving", ["optimizers.Adam.lr = 5e-4"], plugins=[str(STUB), constant])
     assert set(constant.seen.values()) == {5e-4}
@@ -214,16 +216,18 @@ class Lates:
 def test_a_switch_is_asked_when_it_has_the_state_that_it_saved(branch: Branch, train: Callable[..., Any]) -> None:
     """In a branch amid a fade, which goes on as the run would, and in a run that is resumed with another switch."""
     late = "train.switch = @switches.Late()"
+    sizes = "schedule.sizes = (4, 8)"
     with pytest.raises(Interrupted):
-        train(late, run_dir="trunk", plugins=(StopAt(12), Lates()))
-    run = branch("trunk", late, plugins=(Lates(),))
-    whole = train(late, run_dir="whole", plugins=(Lates(),))
+        train(sizes, late, run_dir="trunk", plugins=(StopAt(12), Lates()))
+    run = branch("trunk", sizes, late, plugins=(Lates(),))
+    whole = train(sizes, late, run_dir="whole", plugins=(Lates(),))
     assert are_equal(run.state.generator.state_dict(), whole.state.generator.state_dict())
     with pytest.raises(Interrupted):
-        train(run_dir="linear", plugins=(StopAt(12),))
-    assert resume("linear", [late], plugins=[str(STUB), Lates()]).state.images == 40
+        train(sizes, run_dir="linear", plugins=(StopAt(12),))
+    assert resume("linear", [late], plugins=[str(STUB), Lates()]).state.images == 24
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_averages_of_a_branch_are_calibrated_with_its_own_labels(branch: Branch, train: Callable[..., Any]) -> None:
     base = TINY.replace("architectures.PGGAN.channels = 4\n", "")
     lines = ["train.architecture = @architectures.ResNet()", "architectures.ResNet.channels = 4"]
@@ -294,19 +298,19 @@ CONDITIONAL = [
     "train.architecture = @architectures.ResNet()",
     "architectures.ResNet.channels = 4",
     "architectures.ResNet.conditioning = 'projection'",
-    "schedule.sizes = (4, 8)",
 ]
 
 
 def train_on(tiny: Callable[..., str], dataset: Named, run_dir: str, *lines: str, **origins: str) -> Any:
-    """Train on a data set that is given as an object."""
-    base = TINY.replace("train.dataset = @datasets.Stub()\n", "")
+    """Train at 4x4 and 8x8, or other sizes, on a data set that is given as an object."""
+    base = bind_again(TINY.replace("train.dataset = @datasets.Stub()\n", ""), ["schedule.sizes = (4, 8)"])
     if any("ResNet" in line for line in lines):
         base = base.replace("architectures.PGGAN.channels = 4\n", "")
     config = tiny(*lines, base=base)
     return pggan_kit.train(config, run_dir=run_dir, parts={"train.dataset": dataset}, **origins)
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("option", ["start_from", "stem"])
 def test_classes_keep_their_numbers(option: str, tiny: Callable[..., str]) -> None:
     train_on(tiny, Named(("cat", "dog", "fish")), "trunk", *CONDITIONAL)
@@ -322,11 +326,12 @@ def test_classes_keep_their_numbers(option: str, tiny: Callable[..., str]) -> No
 
 @pytest.mark.parametrize("option", ["start_from", "stem"])
 def test_a_measured_range_is_that_of_the_other_run(option: str, tiny: Callable[..., str]) -> None:
+    sizes = "schedule.sizes = (4, 16)"  # the range is that of images at the last size, which is the data set's own
     measured = "data.value_range = 'min_max'"
-    train_on(tiny, Named((), 200), "trunk", measured)
+    train_on(tiny, Named((), 200), "trunk", sizes, measured)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".* stands for")
-        run = train_on(tiny, Named((), 100), "branch", measured, **{option: "trunk@1"})
+        run = train_on(tiny, Named((), 100), "branch", sizes, measured, **{option: "trunk@0"})
     assert run.values.ranges == ((0.0, 200.0),)
     parts = {"train.dataset": Named((), 100)}
     assert resume("branch", parts=parts).values.ranges == ((0.0, 200.0),)
@@ -334,9 +339,9 @@ def test_a_measured_range_is_that_of_the_other_run(option: str, tiny: Callable[.
     # Where it is bound, the difference is said; so it is where numbers have another type.
     said = r"stands for uint8 \(0, 200\) there, and for uint8 \(0, 100\) in this config"
     with pytest.warns(UserWarning, match=said):
-        train_on(tiny, Named((), 100), "bound", "data.value_range = (0, 100)", **{option: "trunk@1"})
+        train_on(tiny, Named((), 100), "bound", sizes, "data.value_range = (0, 100)", **{option: "trunk@0"})
     with pytest.warns(UserWarning, match=r"\(0, 200\) there, and for float32 \(0, 50\)"):
-        train_on(tiny, Named((), 100, 0.5), "floats", measured, **{option: "trunk@1"})
+        train_on(tiny, Named((), 100, 0.5), "floats", sizes, measured, **{option: "trunk@0"})
 
 
 REFUSED = {

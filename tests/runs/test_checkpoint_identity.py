@@ -412,6 +412,7 @@ def test_a_branch_may_differ_in_what_begins_later(run: Path, stopped: Path) -> N
     write_report(["branch"], "report.html", plugins=PLUGINS, say=pytest.fail)
 
 
+@pytest.mark.usefixtures("few_calibrations")
 def test_a_generator_needs_no_data_and_draws_what_the_run_drew(
     tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
