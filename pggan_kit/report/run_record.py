@@ -168,17 +168,19 @@ class RunRecord:
                 return direction
         return None
 
-    def setting(self, name: str) -> Any:
-        """Return the value of a parameter such as `train.seed`; None where the configuration cannot be read."""
+    @cached_property
+    def bound_values(self) -> Mapping[str, Any]:
+        """Values of parameters such as `train.seed`; none where the configuration cannot be read."""
         try:
             bindings = gin_files.parse_text(self.operative, "operative.gin").bindings
         except UserError:
-            return None
-        value = None
-        for binding in bindings:
-            if not binding.is_macro and f"{binding.selector}.{binding.parameter}" == name:
-                value = binding.value  # the last binding counts
-        return value
+            return {}
+        # The last binding counts.
+        return {f"{each.selector}.{each.parameter}": each.value for each in bindings if not each.is_macro}
+
+    def setting(self, name: str) -> Any:
+        """Return the value of a parameter such as `train.seed`; None where the configuration cannot be read."""
+        return self.bound_values.get(name)
 
     def count_panels(self) -> int:
         """Return the number of channels that its pictures show side by side; 1 where they are gray or colour."""
