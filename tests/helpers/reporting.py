@@ -17,7 +17,7 @@ from conftest import STUB, TINY
 from PIL import Image
 from torch import Tensor
 
-from pggan_kit import hookimpl
+from pggan_kit import hookimpl, report
 from pggan_kit.api.train import train
 from pggan_kit.report import page
 
@@ -41,8 +41,13 @@ EMPTY_PLOT = b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt"/
 
 
 def leave_out_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let plots be empty: drawing a dozen takes seconds, in tests that look at something else."""
+    """Let plots of the page be empty: drawing a dozen takes seconds, in tests that look at something else."""
     monkeypatch.setattr(page, "render_plot", lambda draw, form: EMPTY_PLOT)
+
+
+def leave_out_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the files of `--figures` be empty, where a test looks at their names: a PDF takes twice as long as a plot."""
+    monkeypatch.setattr(report, "render_plot", lambda draw, form, size: b"")
 
 
 class GrowthRecorder:

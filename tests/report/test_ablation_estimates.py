@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.ablation_folders import CONTRAST, write_results
-from helpers.reporting import Page
+from helpers.reporting import Page, leave_out_figures
 
 from pggan_kit.report import plots, write_report
 from pggan_kit.report.ablation_estimates import bands_section, estimates_section, looks_section, robustness_section
@@ -80,7 +80,8 @@ SEQUENTIAL = {
 }
 
 
-def test_estimates_and_profiles_are_shown(tmp_path: Path) -> None:
+def test_estimates_and_profiles_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_figures(monkeypatch)
     write_results(tmp_path)
     analysis = {"contrasts": [{**CONTRAST, "estimates": ESTIMATES}], "profiles": PROFILES}
     (tmp_path / "analysis.json").write_text(json.dumps(analysis))

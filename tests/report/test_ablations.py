@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from helpers.ablation_folders import COLUMNS, CONTRAST, VALUES, write_results
 from helpers.paths import ROOT
-from helpers.reporting import Page, train_pair
+from helpers.reporting import Page, leave_out_figures, leave_out_plots, train_pair
 
 from pggan_kit.report import write_report
 from pggan_kit.report.ablation_record import read_ablation, read_analysis
@@ -50,7 +50,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
     return folder
 
 
-def test_the_page_has_table_seeds_variants_and_the_film(whole: Path, tmp_path: Path) -> None:
+def test_the_page_has_table_seeds_variants_and_the_film(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_out_plots(monkeypatch)
+    leave_out_figures(monkeypatch)
     write_report([whole], tmp_path / "a.html", figures=tmp_path / "figures")
     page = Page(tmp_path / "a.html")
     page.require_self_contained()
@@ -74,7 +78,8 @@ def test_the_page_has_table_seeds_variants_and_the_film(whole: Path, tmp_path: P
     assert r"hard - soft & confirmatory & 2 & 0.6931 &" in (tmp_path / "figures/contrasts.tex").read_text()
 
 
-def test_every_run_is_read(whole: Path) -> None:
+def test_every_run_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch)
     ablation = read_ablation(whole)
     assert sorted(ablation.runs) == sorted(VALUES)
     assert [run.name for run in ablation.pick_one_of_each()] == ["soft, seed 0", "hard, seed 0"]
@@ -109,8 +114,9 @@ def change_plan(folder: Path, **changes: Any) -> None:
     (folder / "plan.json").write_text(json.dumps({**plan, **changes}))
 
 
-def test_added_seeds_are_no_part_of_the_planned_result(tmp_path: Path) -> None:
+def test_added_seeds_are_no_part_of_the_planned_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of the analysis had the means of the planned seeds alone, and the page those of all of them."""
+    leave_out_plots(monkeypatch)
     more = [
         ("hard", 7, 2, 40, "FID", 800.0, 0, "abc", "a CPU", 1),
         ("soft", 7, 2, 40, "FID", 50.0, 0, "abc", "a CPU", 1),
@@ -139,8 +145,11 @@ def test_added_seeds_are_no_part_of_the_planned_result(tmp_path: Path) -> None:
     assert "the plan has variants soft; contrasts soft - hard, which were added" in first
 
 
-def test_a_value_of_0_is_the_best_of_logarithms_and_not_left_out(tmp_path: Path) -> None:
+def test_a_value_of_0_is_the_best_of_logarithms_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its geometric mean is 0, as the table of the analysis has it."""
+    leave_out_plots(monkeypatch)
     write_results(tmp_path, (("hard", 2, 2, 40, "FID", 0.0, 0, "abc", "a CPU", 0),))
     change_plan(tmp_path, seeds=[0, 1, 2])
     ablation = read_ablation(tmp_path)
@@ -181,8 +190,9 @@ def test_the_page_says_what_was_measured_its_floor_and_why_runs_failed(results: 
     assert described.endswith("evaluation.count = 700; train.metrics = [@metrics.SlicedWasserstein()].")
 
 
-def test_an_endpoint_without_logarithm(results: Path) -> None:
+def test_an_endpoint_without_logarithm(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan records its scale: values below 0 are kept, means are arithmetic; a run without a value is counted."""
+    leave_out_plots(monkeypatch)
     plan = json.loads((results / "plan.json").read_text())
     quantities = {"FID": {"direction": "lower", "scale": "plain"}}
     (results / "plan.json").write_text(json.dumps({**plan, "quantities": quantities, "seeds": [0, 1, 2]}))
@@ -211,8 +221,9 @@ def test_a_run_that_never_reached_the_quality_is_no_failure_and_leaves_no_mean(r
     assert "Geometric means of the runs that reached the quality: " in figure.alt
 
 
-def test_the_committed_ablation_is_still_read(tmp_path: Path) -> None:
+def test_the_committed_ablation_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its plan is older than records of scales: all were logarithmic."""
+    leave_out_plots(monkeypatch)
     committed = ROOT / "experiments" / "results" / "switch"
     assert "quantities" not in json.loads((committed / "plan.json").read_text())
     write_report([committed], tmp_path / "a.html")
@@ -220,8 +231,9 @@ def test_the_committed_ablation_is_still_read(tmp_path: Path) -> None:
     assert "FID, geometric mean" in page.text and any("log FID" in alt for alt in page.alts)
 
 
-def test_a_withdrawn_answer_stands_below_its_note(results: Path) -> None:
+def test_a_withdrawn_answer_stands_below_its_note(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables alone are no note."""
+    leave_out_plots(monkeypatch)
     table = "  switch\n┏━━━┓\n┃ a ┃\n\n┏━━━┓\n"
     (results / "table.txt").write_text(table)
     assert read_ablation(results).note == ""
@@ -238,8 +250,9 @@ def test_no_analysis_is_no_contrast(results: Path) -> None:
     assert state_answer(ablation, []) == ""
 
 
-def test_the_answer_stands_first_in_one_sentence(results: Path) -> None:
+def test_the_answer_stands_first_in_one_sentence(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In percent where logarithms were compared: e^0.5 is 1.649, e^0.9 is 2.460."""
+    leave_out_plots(monkeypatch)
     write_report([results], results / "a.html")
     answer = (
         "Answer: whether hard differs from soft in FID is undecided "
@@ -354,7 +367,8 @@ def test_small_differences_keep_their_digits_in_the_description_of_the_chart(res
     assert "hard - soft (confirmatory): -0.0001, from -0.00012 to -8e-05" in figure.alt
 
 
-def test_contrasts_of_more_variants_have_their_names(results: Path) -> None:
+def test_contrasts_of_more_variants_have_their_names(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch)
     plan = json.loads((results / "plan.json").read_text())
     effects = {"switch x loss": {"weights": {"soft": 1.0, "hard": -1.0}, "role": "confirmatory"}}
     (results / "plan.json").write_text(json.dumps({**plan, "effects": effects, "contrasts": []}))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.ablation_folders import COLUMNS, write_results
-from helpers.reporting import Page
+from helpers.reporting import Page, leave_out_figures, leave_out_plots
 
 from pggan_kit.report import plots, write_report
 from pggan_kit.report.ablation_record import read_ablation
@@ -73,7 +73,9 @@ def test_bars_are_one_standard_error() -> None:
     assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([4.0, 6.0])
 
 
-def test_the_page_names_effects_and_aliases(folder: Path) -> None:
+def test_the_page_names_effects_and_aliases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch)
+    leave_out_figures(monkeypatch)
     plan = json.loads((folder / "plan.json").read_text())
     fraction = {"resolution": "III", "runs": 4, "full_runs": 8, "aliases": [["loss", "-switch x data"]]}
     plan["design"] = {**DESIGN, **fraction}

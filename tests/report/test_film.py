@@ -300,7 +300,7 @@ def test_long_fades_lose_frames_too() -> None:
 
 
 def test_a_film_that_is_too_large_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [make_record(tmp_path, name, name == "soft", channels=3) for name in ("soft", "hard")]
+    runs = [make_record(tmp_path, name, name == "soft") for name in ("soft", "hard")]
     whole = make_film(runs, [RunPictures(), RunPictures()])
     assert whole is not None
     monkeypatch.setattr(film, "MOST_BYTES", len(whole.content) // 2)

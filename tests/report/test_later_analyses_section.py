@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.ablation_folders import CONTRAST, write_results
-from helpers.reporting import Page
+from helpers.reporting import Page, leave_out_figures, leave_out_plots
 
 from pggan_kit.errors import RunError
 from pggan_kit.report import write_report
@@ -19,7 +19,10 @@ from pggan_kit.report.later_analyses_section import later_analyses_section
 ADDED: dict[str, Any] = {"seeds": [7], "variants": ["cosine"], "adopted": [["hard", 1, "/runs/old"]]}
 
 
-def test_added_and_adopted_runs_are_named_and_rows_say_where_they_rest_on_them(tmp_path: Path) -> None:
+def test_added_and_adopted_runs_are_named_and_rows_say_where_they_rest_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_out_plots(monkeypatch)
     write_results(tmp_path)
     adopted = {**CONTRAST, "role": "exploratory", "seeds": [0, 1], "adopted": [1], "weights": {"hard": 1, "soft": -1}}
     later = {**CONTRAST, "name": "cosine - soft", "seeds": [0, 7], "adopted": [], "weights": {"cosine": 1, "soft": -1}}
@@ -35,7 +38,8 @@ def test_added_and_adopted_runs_are_named_and_rows_say_where_they_rest_on_them(t
     assert "rests on" not in tabulate_contrasts([CONTRAST], {}).head
 
 
-def test_an_unfinished_ablation_says_so_before_anything_else(tmp_path: Path) -> None:
+def test_an_unfinished_ablation_says_so_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch)
     write_results(tmp_path)
     for name in ("analysis.json", "table.txt"):
         (tmp_path / name).unlink()
@@ -50,7 +54,9 @@ def test_an_unfinished_ablation_says_so_before_anything_else(tmp_path: Path) -> 
     assert "UNFINISHED: 1 of 4 trials" in Page(tmp_path / "a.html").text
 
 
-def test_later_analyses_are_listed_as_exploratory(tmp_path: Path) -> None:
+def test_later_analyses_are_listed_as_exploratory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_out_plots(monkeypatch)
+    leave_out_figures(monkeypatch)
     write_results(tmp_path)
     assert later_analyses_section(read_ablation(tmp_path)).empty
     folder = tmp_path / "analyses" / "short"
