@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
 from helpers.paths import ROOT, STUB_PLUGIN
 
 import pggan_kit
@@ -64,10 +65,12 @@ class Margin:
         self.stages.append(stage.size)
 
 
-@pytest.fixture
-def finished(train: Callable[..., Run]) -> Run:
-    """Return a finished run."""
-    return train()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, stub: str) -> Run:
+    """Return a finished run, which is not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.gin").write_text(TINY)
+    return pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
 
 
 def test_stats_are_a_table(finished: Run) -> None:
@@ -231,9 +234,10 @@ def test_objects_begin_each_run_as_new_ones_would(tiny: Tiny, stub: str) -> None
         }
 
     # Two runs with the same objects, and one with new ones.
+    config = tiny("schedule.sizes = (4, 8)")
     used = make_parts()
-    first, second = (pggan_kit.train(tiny(), plugins=[stub], parts=used) for _ in range(2))
-    fresh = pggan_kit.train(tiny(), plugins=[stub], parts=make_parts())
+    first, second = (pggan_kit.train(config, plugins=[stub], parts=used) for _ in range(2))
+    fresh = pggan_kit.train(config, plugins=[stub], parts=make_parts())
     tags = [tag for tag in fresh.stats.columns if tag.startswith(("Loss/", "Scores/", "Progress/"))]
 
     # Their numbers are equal.
@@ -377,13 +381,12 @@ def test_a_run_begins_from_another_that_is_at_hand(tiny: Tiny, finished: Run, st
     assert pggan_kit.train(tiny(), plugins=[stub], stem=grown, run_dir="grown").state.images == 40
 
 
-@pytest.mark.parametrize("case", ALONE)
-def test_one_thing_in_place_of_a_list_is_refused(case: str, tiny: Tiny, finished: Run) -> None:
-    call, message = ALONE[case]
+def test_one_thing_in_place_of_a_list_is_refused(tiny: Tiny, finished: Run) -> None:
     file = tiny("train.dataset = @datasets.MNIST()", "schedule.sizes = (7, 14)")
     shutil.copytree(finished.directory, "run")
-    with pytest.raises(ConfigError, match=message):
-        call(file)
+    for call, message in ALONE.values():
+        with pytest.raises(ConfigError, match=message):
+            call(file)
 
 
 def test_places_are_the_parts_of_an_experiment() -> None:
