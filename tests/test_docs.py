@@ -20,7 +20,7 @@ from click.testing import Result
 from helpers import made_up_ablation
 from helpers.forks import Fork
 from helpers.paths import ROOT
-from helpers.reporting import leave_out_plots
+from helpers.reporting import draw_few_pictures, leave_out_plots
 from PIL import Image
 from sphinx.cmd import build as sphinx_build
 from test_house import FRONT_DOOR, HOUSE
@@ -293,6 +293,7 @@ def test_every_command_of_the_tutorial_works(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     leave_out_plots(monkeypatch)
+    draw_few_pictures(monkeypatch)
     text = (DOCS / "tutorial.md").read_text()
     (tmp_path / "cosine.py").write_text(blocks(text, "python")[0])
     few = ["observers.Samples.count = 4", "observers.Growth.count = 4", "datasets.MNIST.limit = 500"]

@@ -13,7 +13,7 @@ import torch
 from click.testing import Result
 from helpers.killing import StopAt, assert_same_run
 from helpers.paths import STUB_PLUGIN
-from helpers.reporting import leave_out_plots
+from helpers.reporting import draw_few_pictures, leave_out_plots
 from PIL import Image
 
 import pggan_kit
@@ -48,9 +48,11 @@ def test_a_run_with_any_number_of_channels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     leave_out_plots(monkeypatch)
+    draw_few_pictures(monkeypatch)
     save_data("data.npy", channels)
     lines = [
         *ARRAYS,
+        "schedule.sizes = (8, 16)",
         "data.mirror = True",
         "train.observers = [@observers.Samples(), @observers.Growth(), @observers.Spectra(), @observers.TensorBoard()]",
         "observers.Samples.count = 4",
@@ -99,6 +101,7 @@ def test_numbers_come_back_in_their_own_units(kind: str, train: Callable[..., An
     images = save_data("data.npy", 2, kind)
     lines = [
         *ARRAYS,
+        "schedule.sizes = (16,)",
         "data.value_range = 'min_max'",
         "train.metrics = [@metrics.RadialSpectrum()]",
         "evaluation.count = 4",
@@ -144,6 +147,7 @@ def test_a_test_set_is_measured_in_the_units_of_the_training_data(train: Callabl
     np.save("test.npy", images // 2)
     run = train(
         *ARRAYS,
+        "schedule.sizes = (16,)",
         "data.value_range = 'min_max'",
         "evaluation.dataset = @test/datasets.Arrays()",
         "test/datasets.Arrays.file = 'test.npy'",
@@ -197,7 +201,7 @@ def test_a_colour_map_has_no_use_in_colour(rejected: Callable[..., str]) -> None
 
 
 def test_chosen_channels_and_colours(train: Callable[..., Any], cli: Callable[..., Result]) -> None:
-    run = train("datasets.Stub.channels = 4", "pictures.channels = (3, 2, 0)", run_dir="run")
+    run = train("schedule.sizes = (16,)", "datasets.Stub.channels = 4", "pictures.channels = (3, 2, 0)", run_dir="run")
     assert cli("sample", "run", "--count", 2, "--out", "pictures").exit_code == 0
     assert cli("sample", "run", "--count", 2, "--out", "a.npy").exit_code == 0
     shown = np.asarray(Image.open("pictures/000001.png"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import struct
 import types
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import Result
+from conftest import TINY
+from helpers.gin_text import bind_again
 from helpers.paths import STUB_PLUGIN
 from safetensors import safe_open
 from torch import Tensor
@@ -41,10 +44,20 @@ CONDITIONAL = (
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, _own_cache: None, stub: str) -> Path:
+    """Train a conditional run of three stages with two averages, whose data set is from a plugin file."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.gin").write_text(bind_again(TINY, CONDITIONAL))
+    return pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub]).directory
+
+
 @pytest.fixture
-def run(train: Train) -> Path:
-    """A conditional run of three stages with two averages, whose data set is from a plugin file."""
-    return Path(train(*CONDITIONAL, run_dir="run").directory)
+def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the run `trained` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "run")
+    return Path("run")
 
 
 def draw(generator: TrainedGenerator, count: int = 5) -> Tensor:
@@ -63,7 +76,7 @@ def train_on_scans(train: Train, folder: Path, *lines: str) -> None:
         "datasets.Arrays.layout = 'NHWC'",
         "data.value_range = ((-1000, 3000), (-2000, 4000))",
     ]
-    train(*bindings, *lines, run_dir="scan")
+    train(*bindings, "schedule.sizes = (4, 8)", *lines, run_dir="scan")
 
 
 # safetensors
@@ -84,7 +97,7 @@ def test_file_knows_the_data_s_units_and_how_they_are_shown(train: Train, tmp_pa
     hub = load_generator(pggan_kit.export("scan", "hub-folder", "hub"))
     assert torch.equal(hub.draw_numbers(latents), numbers)
     card = Path("hub/README.md").read_text()
-    assert "16x16 images (2 channels)" in card and "`generator.draw_numbers` gives them" in card
+    assert "8x8 images (2 channels)" in card and "`generator.draw_numbers` gives them" in card
     assert "int16 (-1000, 3000), (-2000, 4000)" in card
 
 
@@ -283,13 +296,13 @@ def test_onnx_file_of_a_run(run: Path, cli: Callable[..., Result], monkeypatch: 
 def test_onnx_file_knows_the_data_s_units(train: Train, tmp_path: Path) -> None:
     """Other software needs nothing but the file for numbers in the units of the data."""
     train_on_scans(train, tmp_path)
-    session = onnxruntime.InferenceSession(pggan_kit.export("scan", "onnx", "scan.onnx"))
+    session = onnxruntime.InferenceSession(pggan_kit.export("scan", "onnx", "scan.onnx", stage=0))
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata.keys() == {"values"}, "classes have no names"
     values = json.loads(metadata["values"])
     assert values == {"type": "int16", "ranges": [[-1000, 3000], [-2000, 4000]]}
 
-    generator = load_generator("scan")
+    generator = load_generator("scan", stage=0)
     latents = torch.randn(3, generator.latent_size)
     (images,) = session.run(None, {"latents": latents.numpy()})
     low, high = np.array(values["ranges"]).T[:, :, None, None]

@@ -102,14 +102,16 @@ def test_a_metric_is_given_the_ends_of_stages(train: Callable[..., Any]) -> None
 
 def test_it_has_no_value_at_ticks(train: Callable[..., Any], tmp_path: Path) -> None:
     """Beside a metric of images, which has; and evaluated with one, both have rows."""
-    lines = ("train.metrics = [@metrics.Ends(), @metrics.SlicedWasserstein()]", "evaluation.count = 4")
-    run = train(*lines, plugins=(PARTS,), run_dir="run")
+    few = ("schedule.sizes = (8, 16)", "evaluation.count = 4")
+    run = train(
+        *few, "train.metrics = [@metrics.Ends(), @metrics.SlicedWasserstein()]", plugins=(PARTS,), run_dir="run"
+    )
     tags = {tag for row in run.files.stats() for tag in row if tag.startswith("Metrics/")}
     assert "Metrics/SWD" in tags and not any("Ends" in tag for tag in tags)
     metrics = [row["metric"] for row in pggan_kit.evaluate("run", plugins=[STUB, PARTS])]
     assert "Ends" in metrics and "SWD" in metrics
 
-    alone = train("train.metrics = [@metrics.Ends()]", plugins=(PARTS,), run_dir="alone")
+    alone = train("schedule.sizes = (4,)", "train.metrics = [@metrics.Ends()]", plugins=(PARTS,), run_dir="alone")
     assert alone.evaluator is None
 
 
@@ -119,11 +121,10 @@ def test_stages_of_the_runs_before(train: Callable[..., Any], tiny: Callable[...
     hard = tiny("train.switch = @switches.Hard()")
     pggan_kit.train(hard, run_dir="second", start_from="first@0", plugins=[STUB])
     pggan_kit.train(hard, run_dir="third", start_from="second@1", plugins=[STUB])
-    for run, own in (("first", (0,)), ("second", (1,)), ("third", (2,))):
-        evaluate("third")
-        for stage in own:
-            drawn = pggan_kit.load_generator(run, stage=stage)(LATENTS)
-            assert torch.equal(Ends.images[stage], images_from_uint8(images_to_uint8(drawn)))
+    evaluate("third")
+    for stage, run in enumerate(("first", "second", "third")):
+        drawn = pggan_kit.load_generator(run, stage=stage)(LATENTS)
+        assert torch.equal(Ends.images[stage], images_from_uint8(images_to_uint8(drawn)))
 
     # What the first run did after the branch is not on the way to this one, nor is a fade's end the end of a stage.
     assert [end.images for end in Ends.given] == [8, 24, 40]
@@ -138,13 +139,14 @@ def test_stages_of_the_runs_before(train: Callable[..., Any], tiny: Callable[...
 
 
 def test_stages_in_other_units_are_left_out(train: Callable[..., Any], tiny: Callable[..., str]) -> None:
-    train(run_dir="first")
-    dark = tiny("data.value_range = (0, 300)")
+    short = "schedule.sizes = (4, 8)"
+    train(short, run_dir="first")
+    dark = tiny(short, "data.value_range = (0, 300)")
     with pytest.warns(UserWarning, match="stands for"):
         pggan_kit.train(dark, run_dir="second", start_from="first@0", plugins=[STUB])
     with pytest.warns(UserWarning, match=r"first: its images are in other units \(uint8 \(0, 255\), and here uint8"):
         evaluate("second")
-    assert [end.stage.index for end in Ends.given] == [1, 2]
+    assert [end.stage.index for end in Ends.given] == [1]
 
 
 def test_stages_without_images_have_no_end(train: Callable[..., Any]) -> None:
@@ -161,7 +163,7 @@ def test_what_a_metric_of_a_run_does_wrong(train: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"none of metrics.Coherence is defined at 4x4; .* several stages"):
         pggan_kit.evaluate("young", metrics=["Coherence"], plugins=[STUB])
 
-    train(run_dir="run")
+    train("schedule.sizes = (4,)", run_dir="run")
     with pytest.raises(ConfigError, match=r"gives a value Other and states nothing about it: .* names Ends"):
         evaluate("run", "metrics.Ends.name = 'Other'")
 

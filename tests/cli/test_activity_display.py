@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from helpers.patience import PATIENCE_SECONDS
-from helpers.reporting import leave_out_plots
+from helpers.reporting import draw_few_pictures, leave_out_plots
 from PIL import Image
 from rich.console import Console
 from rich.file_proxy import FileProxy
@@ -213,6 +213,7 @@ def test_commands_about_a_run_say_what_they_do(
     train: Callable[..., Any], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_out_plots(monkeypatch)
+    draw_few_pictures(monkeypatch)
     train(run_dir="run")
     shutil.copytree("run", "other")
     sampled = cli("sample", "run", "--count", 300, "--out", "x.npz")

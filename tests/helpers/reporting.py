@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pggan_kit import hookimpl, report
 from pggan_kit.api.train import train
-from pggan_kit.report import page
+from pggan_kit.report import page, run_pictures
 
 OBSERVED = """\
 train.observers = [@observers.Samples(), @observers.TransitionShock(), @observers.Coherence()]
@@ -48,6 +48,13 @@ def leave_out_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 def leave_out_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the files of `--figures` be empty, where a test looks at their names: a PDF takes twice as long as a plot."""
     monkeypatch.setattr(report, "render_plot", lambda draw, form, size: b"")
+
+
+def draw_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports draw 4 images of a stage and 2 of each of three alphas, in tests that do not look at pictures."""
+    monkeypatch.setattr(run_pictures, "GRID", 4)
+    monkeypatch.setattr(run_pictures, "STRIP", 2)
+    monkeypatch.setattr(run_pictures, "ALPHAS", (0.0, 0.5, 1.0))
 
 
 class GrowthRecorder:
