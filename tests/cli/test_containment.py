@@ -375,8 +375,8 @@ def test_a_stream_that_lacks_characters_gets_escapes(
     assert runner.invoke(main, ["plugins", "list"]).exit_code == 0
 
 
-def test_a_closed_stdout_is_no_failure(tiny: Callable[..., str], stub: str) -> None:
-    command = [sys.executable, "-m", "pggan_kit", "config", "check", tiny(), "--plugin", stub]
+def test_a_closed_stdout_is_no_failure() -> None:
+    command = [sys.executable, "-m", "pggan_kit", "plugins", "show", "losses.Hinge"]
     script = 'exec "$@" >&-'
     done = subprocess.run(
         ["sh", "-c", script, "sh", *command], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
