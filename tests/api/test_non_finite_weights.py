@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from helpers.reporting import leave_out_plots
 
 import pggan_kit
 from pggan_kit.runs.checkpoints import Checkpoints
@@ -31,11 +32,11 @@ def spoil(run: Any, value: float, count: int) -> list[str]:
 def test_nothing_is_drawn_from_weights_that_are_not_finite(
     value: float, count: int, train: Callable[..., Any], cli: Callable[..., Result], stub: str
 ) -> None:
-    run = train(run_dir="run")
+    run = train("schedule.sizes = (4, 8)", run_dir="run")
     names = spoil(run, value, count)
     total = len(run.state.ema.state_dict())
     listed = ", ".join(names[:3]) + (", ..." if count > 3 else "")
-    said = f"the averaged generator of the checkpoint at images 40 has NaN or infinite numbers in {count} of {total} "
+    said = f"the averaged generator of the checkpoint at images 24 has NaN or infinite numbers in {count} of {total} "
     said += f"tensors: {listed}. Its images are of no use"
 
     # The weights are there to be looked at.
@@ -47,20 +48,21 @@ def test_nothing_is_drawn_from_weights_that_are_not_finite(
     for target in ("x.npz", "x.png", "x"):
         result = cli("sample", "run", "--out", target, "--plugin", stub)
         assert result.exit_code == 2 and f"warning: {said}" in result.stderr
-        assert "error: the generator at images 40 draws NaN or infinite numbers" in result.stderr
+        assert "error: the generator at images 24 draws NaN or infinite numbers" in result.stderr
         assert "Draw from an earlier checkpoint of its run" in result.stderr
         assert not Path(target).exists()
-    result = cli("sample", "run", "--out", "x.npz", "--plugin", stub, "--stage", "1")
+    result = cli("sample", "run", "--out", "x.npz", "--plugin", stub, "--stage", "0")
     assert result.exit_code == 0 and "NaN" not in result.stderr, "an earlier stage is whole"
 
 
 def test_a_report_says_which_checkpoint_it_cannot_draw(
-    train: Callable[..., Any], cli: Callable[..., Result], stub: str
+    train: Callable[..., Any], cli: Callable[..., Result], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(train(run_dir="run"), math.nan, 1)
+    leave_out_plots(monkeypatch)
+    spoil(train("schedule.sizes = (4, 8)", run_dir="run"), math.nan, 1)
     result = cli("report", "run", "--plugin", stub)
     assert result.exit_code == 0, result.output
-    assert "checkpoint at images 40 has NaN" in result.stderr and "not all pictures can be drawn" in result.stderr
+    assert "checkpoint at images 24 has NaN" in result.stderr and "not all pictures can be drawn" in result.stderr
 
 
 def test_an_evaluation_says_so_before_it_fails(

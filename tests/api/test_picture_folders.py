@@ -161,9 +161,8 @@ def test_a_class_can_be_sampled_by_name_or_number(
     tmp_path: Path, train: Callable[..., Any], cli: Callable[..., Result]
 ) -> None:
     write_pictures(tmp_path / "images", ["2/a.png", "10/a.png", "shoe/a.png", "shoe/b.png"])
-    train(
-        *FOLDER, "datasets.ImageFolder.labels = True", "architectures.PGGAN.conditioning = 'projection'", run_dir="run"
-    )
+    conditional = ("datasets.ImageFolder.labels = True", "architectures.PGGAN.conditioning = 'projection'")
+    train(*FOLDER, *conditional, "schedule.sizes = (4,)", run_dir="run")
     generator = load_generator("run")
     latents = torch.randn(3, generator.latent_size, generator=torch_generator(5, "sample"))
 
