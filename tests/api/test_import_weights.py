@@ -75,7 +75,7 @@ def test_importer_of_a_plugin_makes_a_run(train: Callable[..., Any]) -> None:
 
 
 def test_networks_that_cannot_be_saved_leave_no_run(train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins = [Bringing(Copier(train(run_dir="original")))]
+    plugins = [Bringing(Copier(train("schedule.sizes = (4,)", run_dir="original")))]
     Path("weights.copy").touch()
 
     def fail(*_: Any, **__: Any) -> None:
