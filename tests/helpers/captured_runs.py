@@ -79,9 +79,11 @@ def bind_lines(lines: list[str]) -> tuple[list[str], str]:
     return lines, TINY
 
 
-def assert_same_runs(one: str, other: str) -> None:
+def assert_same_runs(one: str | Path, other: str | Path) -> None:
+    ours = last(Path(one))
+    theirs = last(Path(other))
     for key in KEYS:
-        assert are_equal(last(Path(one))[key], last(Path(other))[key]), key
+        assert are_equal(ours[key], theirs[key]), key
     assert rows(Path(one)) == rows(Path(other))
 
 
