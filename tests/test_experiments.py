@@ -35,6 +35,14 @@ SMALL = [
 ]
 SMALL_STEP = ["schedule.batch_size = 8", "train.latent_size = 16"]
 """Bindings that make a step small."""
+FEW_IMAGES = {
+    "@observers.Samples()": "observers.Samples.count = 4",
+    "@observers.Growth()": "observers.Growth.count = 4",
+    "@metrics.": "evaluation.count = 8",
+    "@datasets.MNIST()": "datasets.MNIST.limit = 64",
+    "@architectures.R3GAN()": "architectures.R3GAN.depth = 3",
+}
+"""Bindings that make what a file names small: pictures, measurements, data, and networks of many blocks."""
 FOR_A_GPU = ["schedule.batch_size = 4", "updates.Alternating.n_critic = 1"]
 """Bindings that make a step of a large experiment small."""
 WITHOUT_WIDTH = {"Tutorial"}
@@ -73,7 +81,11 @@ def shrink(path: Path) -> list[str]:
         small = list(FOR_A_GPU)
     if uses_a_folder(path):
         small.append("schedule.sizes = (4, 8, 16)")
-    architectures = set(re.findall(r"@(?:\w+/)?architectures\.(\w+)\(\)", configs.read_config(path).text()))
+    elif "FIELDS" in path.read_text():
+        small.append("schedule.sizes = (8, 16, 32)")
+    text = configs.read_config(path).text()
+    small += [line for part, line in FEW_IMAGES.items() if part in text]
+    architectures = set(re.findall(r"@(?:\w+/)?architectures\.(\w+)\(\)", text))
     assert architectures, path
     return [*small, *(f"architectures.{name}.channels = 8" for name in architectures - WITHOUT_WIDTH)]
 
@@ -90,7 +102,8 @@ CASES = [pytest.param(path, marks=mark_variant(path)) for path in FILES]
 TRAINED_ELSEWHERE = {"tutorial_mnist", "tutorial_mnist_mended"}
 """Files that `tests/plugins/architectures/test_tutorial_recipe.py` trains, and looks at more closely."""
 
-NEAR_OTHERS = {"mnist", "mnist_hard", "mnist_wgan_gp", "celebahq_released", "lsun_256"}
+NEAR_OTHERS = {"mnist", "mnist_hard", "mnist_wgan_gp", "celebahq_paper", "celebahq_released", "lsun_256"}
+NEAR_OTHERS |= {"arrays", "ct", "r3gan_stacked_mnist"}
 """Files of whose parts each is trained by the test of another file: slow tests train them."""
 
 TRAINED = [
@@ -180,7 +193,7 @@ def test_operations_have_two_digits(operations: float, text: str) -> None:
     assert DRAWING.format_operations(operations) == text
 
 
-FAST = {"demo", "cifar10", "tutorial_mnist", "random_fields"}
+FAST = {"demo", "tutorial_mnist", "random_fields"}
 """Files whose networks are counted in every run of the tests; those of the others take seconds each."""
 
 LOOSE = {"coherence", "curves", "r3gan_mnist", "resnet_mnist", "stylegan2_mnist", "transition_shock"}
