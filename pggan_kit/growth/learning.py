@@ -158,12 +158,14 @@ def list_planned_parts(
     last = len(steps) - 1
     looked_at = sorted({round(share * last / LOOKED_AT) for share in range(LOOKED_AT + 1)})
     begins = [0]
+    was_frozen = find_frozen(0)
     for before, after in pairwise(looked_at):
         now_frozen = find_frozen(after)
-        if find_frozen(before) != now_frozen:
+        if now_frozen != was_frozen:
             # The first step from which the pieces of `after` are frozen.
             between = range(before, after)
             begins.append(before + bisect.bisect_left(between, True, key=lambda step: find_frozen(step) == now_frozen))
+        was_frozen = now_frozen
 
     parts = []
     for begin, next_begin in pairwise([*begins, len(steps)]):
@@ -179,9 +181,13 @@ def acts_at_base(policy: GrowthPolicy | None, schedule: Schedule, nets: Sequence
     base = schedule.stages[0]
     pieces = name_pieces(base, nets)
     steps = range(0, schedule.end([0]), base.batch_size)
-    return policy is not None and any(
-        policy.factor(piece, schedule.at(images, [0])) != 1 for images in steps for piece in pieces
-    )
+    if policy is None:
+        return False
+    for images in steps:
+        position = schedule.at(images, [0])
+        if any(policy.factor(piece, position) != 1 for piece in pieces):
+            return True
+    return False
 
 
 def is_touched(piece: Piece, newest: Stage) -> bool:
