@@ -257,10 +257,14 @@ def compute_equivalence_power(pairs: int, margin: float, level: float) -> float:
     widest = margin * math.sqrt(pairs) / critical
     chi = stats.chi(freedom, scale=1 / math.sqrt(freedom))
 
-    # Both one-sided tests pass where |mean| < margin - critical * s / sqrt(n), for an estimated deviation s.
+    # Both one-sided tests pass where |mean| < margin - critical * s / sqrt(n), for an estimated deviation s. scipy's
+    # densities take a hundred times as long for one number.
+    half = freedom / 2
+    constant = math.log(2) + half * math.log(half) - math.lgamma(half)
+
     def weigh(s: float) -> float:
-        passing = 2 * stats.norm.cdf(math.sqrt(pairs) * margin - critical * s) - 1
-        return float(passing * chi.pdf(s))
+        passing = math.erf((math.sqrt(pairs) * margin - critical * s) / math.sqrt(2))
+        return passing * math.exp(constant + (freedom - 1) * math.log(s) - half * s**2)
 
     # Nearly all of the distribution of s lies here.
     low, high = (float(end) for end in chi.ppf((1e-12, 1 - 1e-12)))

@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 ALPHA = 0.05
 """Level of all tests."""
@@ -203,8 +203,11 @@ def run_equivalence_test(d: Sequence[float], margin: float) -> float:
     values = _convert_finite(d)
     if not do_vary(values):
         return 0.0 if abs(values.mean()) < margin else 1.0
-    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
+    # `stats.ttest_1samp` takes fifty times as long for so few values.
+    error = _compute_standard_error(values)
+    freedom = len(values) - 1
+    above = special.stdtr(freedom, -(values.mean() + margin) / error)
+    below = special.stdtr(freedom, (values.mean() - margin) / error)
     return float(max(above, below))
 
 
