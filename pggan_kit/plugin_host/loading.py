@@ -34,9 +34,6 @@ _VALID_CLASSES: dict[str, weakref.WeakSet[type]] = {kind: weakref.WeakSet() for 
 To check the shipped ones again would be two thirds of the time of loading.
 """
 
-_BINDABLE_CLASSES: weakref.WeakSet[type] = weakref.WeakSet()
-"""Classes whose parameters configs can bind: to read the signatures again is a third of the time that is left."""
-
 
 @dataclass(frozen=True)
 class Plugin:
@@ -238,10 +235,6 @@ def _check_component(component: Component, plugin: Plugin) -> None:
 
 def _require_bindable_parameters(component: Component, selector: str, plugin: Plugin) -> None:
     """Check that configs can bind every parameter that needs a value by its name, and that those of defaults exist."""
-    is_class = isinstance(component.factory, type)
-    if is_class and not component.defaults and component.factory in _BINDABLE_CLASSES:
-        return
-
     try:
         parameters = inspect.signature(component.factory).parameters
     except (TypeError, ValueError):  # Python does not know it
@@ -259,8 +252,6 @@ def _require_bindable_parameters(component: Component, selector: str, plugin: Pl
                 f"{selector} takes {parameter.name} by its place alone, and configs bind parameters by their names: "
                 "remove the / from its signature"
             )
-    if is_class:
-        _BINDABLE_CLASSES.add(component.factory)
 
 
 def _check_factory(component: Component, selector: str, plugin: Plugin) -> None:
