@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -42,14 +43,16 @@ def ablate(tiny: Callable[..., str], few_seeds: None, no_memory_count: None) -> 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ablation that was never stopped; not to be changed."""
+    """An ablation that was never stopped; not to be changed. `outcome.json` beside it has what it said and returned."""
+    said: list[str] = []
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.gin").write_text(TINY)
     (folder / "switch.gin").write_text(SWITCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(FEW, lambda contrasts: 1)
-        ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=[].append)
+        analysis = ablation.ablate("switch.gin", out="out", plugins=PLUGINS, say=said.append)
+    (folder / "outcome.json").write_text(json.dumps([said, analysis]))
     return folder / "out"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def test_what_is_added_is_exploratory_and_changes_nothing_else(begun: Ablate, fi
     plan = plans.load_plan(Path("out"))
     assert plan.planned_variants == ["linear", "hard"] and plan.shared == ["linear", "hard", "cosine"]
     assert plan.exploratory_contrasts == [["cosine", "linear"]] and plan.contrasts == [["hard", "linear"]]
+
+    # The trials of a third seed are as those of the second.
+    for name in ("trunks", "runs/linear", "runs/hard", "runs/cosine"):
+        shutil.copytree(f"out/{name}/1", f"out/{name}/2")
     later = begun(*ADDED, "ablate.seeds = (0, 1, 2)")
     assert [(entry["variant"], entry["n"], entry["role"]) for entry in later["contrasts"]] == [
         ("hard", 2, "confirmatory"),

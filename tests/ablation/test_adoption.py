@@ -42,9 +42,11 @@ def test_adopted_runs_are_evaluated_as_trials_and_confirm_nothing(ablate: Ablate
     alone += ["train.checkpoint_every = 8", "train.diversity_every = 8", "train.keep_stages = 'average'"]
     train("tiny.gin", [*alone, "train.metrics = [@metrics.Gap()]"], run_dir="alone", plugins=PLUGINS)
     other = finished / "runs/linear/0"
+    for done in ("trunks/1", "runs/linear/1", "runs/hard/0"):
+        shutil.copytree(finished / done, f"out/{done}")
     said: list[str] = []
     analysis = ablate(said=said, adopt=["alone", other])
-    assert [line for line in said if "trunk" in line] == ["1/2 trunk 0: done", "2/2 trunk 1: done"]
+    assert said == ["2/2 trunk 0: done", "3/4 linear 0: done", "4/4 hard 1: done"]
     assert not Path("out/runs/hard/1/run.json").exists(), "nothing is copied"
 
     # The same values as if they had been trained here; each says where it is from.

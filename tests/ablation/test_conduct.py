@@ -31,6 +31,7 @@ from pggan_kit.ablation import archive, conduct, plan_reading
 from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import statistics as st
 from pggan_kit.ablation import trial as trials
+from pggan_kit.ablation.cost import describe_cost
 from pggan_kit.ablation.first_difference import find_first_difference
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
@@ -61,14 +62,19 @@ def _few_seeds_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FEW, lambda contrasts: 1)
 
 
+def take_over(finished: Path, *trials_done: str, out: str = "out") -> None:
+    """Copy trials of a finished ablation, `runs/linear` or `trunks/0`, which another one then does not run again."""
+    for done in trials_done:
+        shutil.copytree(finished / done, Path(out) / done)
+
+
 def read_rows(out: str = "out") -> list[dict[str, str]]:
     with open(f"{out}/results.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_it_ends_in_a_table(ablate: Ablate) -> None:
-    said: list[str] = []
-    analysis = ablate(said=said)
+def test_it_ends_in_a_table(begun: Ablate, finished: Path) -> None:
+    said, analysis = json.loads((finished.parent / "outcome.json").read_text())
     assert said == ["1/2 trunk 0: done", "2/2 trunk 1: done", *said[2:]] and said[-1] == "4/4 hard 1: done"
     rows = read_rows()
     header = "variant seed stage images metric value failed revision hardware exploratory adopted average censored"
@@ -78,7 +84,7 @@ def test_it_ends_in_a_table(ablate: Ablate) -> None:
     assert {(row["stage"], row["images"], row["failed"], row["exploratory"]) for row in rows} == {("2", "40", "0", "0")}
     written = evaluate_run("runs/hard/1")
     assert gaps["hard", "1"] == written["gap"]
-    assert json.loads(Path("out/analysis.json").read_text()) == json.loads(json.dumps(analysis))
+    assert json.loads(Path("out/analysis.json").read_text()) == analysis
     (entry,) = analysis["contrasts"]
     assert (entry["variant"], entry["against"], entry["n"], entry["role"]) == ("hard", "linear", 2, "confirmatory")
     table = Path("out/table.txt").read_text()
@@ -89,12 +95,12 @@ def test_the_endpoint_may_name_its_average(ablate: Ablate) -> None:
     several = "ablate.bindings = ['train.averages = [@averages.HalfLife(), @averages.Copy()]']"
     ablate(several, "ablate.average = 'copy'", "ablate.seeds = (0,)")
     for variant in ("linear", "hard"):
-        run = f"out/runs/{variant}/0"
-        rows = json.loads(Path(run, "result.json").read_text())["rows"]
+        rows = json.loads(Path(f"out/runs/{variant}/0/result.json").read_text())["rows"]
         assert {row["average"] for row in rows} == {"copy"}
-        bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
-        others = {name: evaluate(run, bindings=bindings, plugins=PLUGINS, average=name) for name in ("copy", None)}
-        assert rows == others["copy"] != others[None]
+    bindings = ["train.metrics = [@metrics.Gap()]", "evaluation.count = 4"]
+    run = "out/runs/hard/0"
+    others = {name: evaluate(run, bindings=bindings, plugins=PLUGINS, average=name) for name in ("copy", None)}
+    assert rows == others["copy"] != others[None]
     assert plans.load_plan(Path("out")).average == "copy"
 
 
@@ -224,9 +230,9 @@ def test_a_trial_without_a_checkpoint_starts_from_scratch(ablate: Ablate, finish
         assert_same_run(Path(f"out/trunks/{seed}"), finished / f"trunks/{seed}")
 
 
-def test_a_trial_that_cannot_end_is_reported_and_tried_again(ablate: Ablate) -> None:
+def test_a_trial_that_cannot_end_is_reported_and_tried_again(ablate: Ablate, finished: Path) -> None:
     said: list[str] = []
-    Path("out/runs/hard").mkdir(parents=True)
+    take_over(finished, "trunks", "runs/linear", "runs/hard/0")
     Path("out/runs/hard/1").write_text("in the way")
     with pytest.raises(
         TrainingError, match=r"1 of 4 trials have not ended, among them hard 1: see the logs in out/logs"
@@ -354,7 +360,8 @@ DIVERGES = (
 )
 
 
-def test_a_run_that_diverges_is_a_result(ablate: Ablate) -> None:
+def test_a_run_that_diverges_is_a_result(ablate: Ablate, finished: Path) -> None:
+    take_over(finished, "runs/linear")
     analysis = ablate(f"ablate.variants = {DIVERGES}", "ablate.contrasts = [('diverged', 'linear')]")
     (failed,) = [row for row in read_rows() if row["failed"] == "1"]
     cells = [failed[column] for column in ("variant", "seed", "metric", "value", "images")]
@@ -368,8 +375,10 @@ def test_a_run_that_diverges_is_a_result(ablate: Ablate) -> None:
 KEPT = "ablate.variants = {'linear': [], 'kept': ['train.switch = @switches.Keeping()', 'switches.Keeping.stage = 1']}"
 
 
-def test_a_run_that_its_switch_keeps_small_has_no_value(ablate: Ablate) -> None:
+def test_a_run_that_its_switch_keeps_small_has_no_value(ablate: Ablate, finished: Path) -> None:
     """Images of 8x8 are easier than those of 16x16: their value would be compared with another one."""
+    for out in ("out", "again"):
+        take_over(finished, "runs/linear/0", out=out)
     bindings = [KEPT, "ablate.contrasts = [('kept', 'linear')]", "ablate.seeds = (0,)"]
     analysis = ablate(*bindings)
     (failed,) = [row for row in read_rows() if row["failed"] == "1"]
@@ -392,13 +401,15 @@ def test_variants_that_end_at_different_sizes_are_not_compared(ablate: Ablate) -
     assert not Path("out").exists()
 
 
-def test_variants_fail_with_their_trunk(ablate: Ablate) -> None:
+def test_variants_fail_with_their_trunk(ablate: Ablate, finished: Path) -> None:
+    take_over(finished, "trunks/0", "runs/linear/0", "runs/hard/0")
     analysis = ablate("train.loss = @losses.Diverging()", "losses.Diverging.height = 4", "losses.Diverging.seed = 1")
     assert [row["seed"] for row in read_rows() if row["failed"] == "1"] == ["1", "1"]
     assert {name: entry["failed"] for name, entry in analysis["variants"].items()} == {"linear": 1, "hard": 1}
 
 
-def test_controls_have_fewer_seeds(ablate: Ablate) -> None:
+def test_controls_have_fewer_seeds(ablate: Ablate, finished: Path) -> None:
+    take_over(finished, "trunks", "runs")
     variants = (
         "{'linear': [], 'hard': ['train.switch = @switches.Hard()'], 'a_a': ['train.switch = @switches.Nudged()']}"
     )
@@ -424,9 +435,9 @@ def test_trials_are_processes_that_import_what_this_one_imports(
     """With the shipped launcher: nothing from the working directory, and everything from this process's path.
 
     On Linux the two trials of a launch share one import, and are equal bit for bit to those of another process. The
-    trunks are those of `finished`: launching them too would import everything a second time.
+    other trials are those of `finished`: launching trunks too would import everything a second time.
     """
-    shutil.copytree(finished / "trunks", "out/trunks")
+    take_over(finished, "trunks", "runs/linear")
     Path("random.py").write_text("raise SystemExit('random.py of the working directory')")
     Path("elsewhere").mkdir()
     Path("elsewhere/neighbour.py").write_text("")
@@ -520,7 +531,8 @@ def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, m
         said.append(line)
         is_waited_for.set()
 
-    # The old trial ends once the new process waits for it.
+    # The old trial ends once the new process waits for it. All later ones have ended.
+    take_over(finished, "runs")
     monkeypatch.setattr("pggan_kit.cli.ablate.print_message", say_in_trial)
     old = threading.Thread(target=run_old_trial)
     old.start()
@@ -541,7 +553,7 @@ def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, m
     assert Path("out/trunks/0/log.txt").read_text() == (finished / "trunks/0/log.txt").read_text()
 
 
-def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, cli: Callable[..., Result]) -> None:
+def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, finished: Path) -> None:
     """Trials that begin after the edit fail, and so does the ablation; their logs name the file."""
     mine = Path("mine.py").resolve()
     mine.write_text(OBSERVED)
@@ -562,7 +574,8 @@ def test_a_plugin_edited_while_trials_run_never_mixes_two_codes(ablate: Ablate, 
     with pytest.raises(RunError, match=rf"was begun with another plan \(plugins: {mine} was"):
         ablation.ablate("switch.gin", **again)
     mine.write_text(OBSERVED)
-    assert ablation.ablate("switch.gin", **again)["contrasts"][0]["n"] == 2
+    take_over(finished, "runs")
+    assert ablation.ablate("switch.gin", **again)["contrasts"][0]["n"] == 2 and said[-1] == "2/2 trunk 1: done"
 
 
 def test_a_plugin_edited_between_training_and_evaluation_is_refused(
@@ -651,8 +664,12 @@ def test_a_config_edited_beside_the_plan_is_refused(ablate: Ablate) -> None:
         trials.run_trial(Path("out"), "trunk", 0)
 
 
-def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablate, cli: Callable[..., Result]) -> None:
-    """As a table, and the same for programs."""
+@pytest.mark.usefixtures("few_measures")
+def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(
+    ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a table, and the same for programs; what it measures for the one serves the other too."""
+    monkeypatch.setattr(ablation, "estimate_cost", measure_once(ablation.estimate_cost))
     options = [option for plugin in PLUGINS for option in ("--plugin", plugin)]
     options += ["--dry-run", "-b", f"ablate.seeds = {tuple(range(8))}"]
     options += ["-b", SEVERAL, "-b", "ablate.averages = ['copy', 0.1]"]
@@ -690,6 +707,25 @@ def test_a_dry_run_shows_trials_cost_and_the_detectable_difference(ablate: Ablat
     assert not Path("out").exists() and not Path("runs").exists()
 
 
+@pytest.fixture
+def few_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure one stage of a plan; the others are extrapolated."""
+    monkeypatch.setattr(planning, "MEASURING_SECONDS", 0.0)
+
+
+def measure_once(estimate_cost: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that returns what its first call returned, and expects no other arguments."""
+    first: list[Any] = []
+
+    def estimate(*arguments: Any) -> Any:
+        if not first:
+            first.extend((arguments, estimate_cost(*arguments)))
+        assert arguments == first[0]
+        return first[1]
+
+    return estimate
+
+
 THREE = "{'linear': [], 'hard': ['train.switch = @switches.Hard()'], 'nudged': ['train.switch = @switches.Nudged()']}"
 TWO_PAIRS = "[('hard', 'linear'), ('nudged', 'linear')]"
 
@@ -721,9 +757,8 @@ def test_a_plan_that_cannot_reach_its_level_is_refused(
     options += [option for binding in bindings for option in ("-b", binding)]
     refused(cli("ablate", "switch.gin", "--dry-run", *options), complaint)
     assert not Path("out").exists() and not Path("runs").exists()
-    control = ["-b", "ablate.controls = {'linear': 2}"]
-    result = cli("ablate", "switch.gin", "--dry-run", "--json", *options, *control)
-    assert result.exit_code == 0 and "detectable" not in json.loads(result.stdout), "it asks nothing"
+    plan, _ = plan_reading.read_plan("switch.gin", [*bindings, "ablate.controls = {'linear': 2}"], PLUGINS)
+    assert "detectable" not in describe_cost(plan, []), "it asks nothing"
 
 
 def test_what_metrics_state_is_part_of_the_plan(begun: Ablate, cli: Callable[..., Result]) -> None:
@@ -754,7 +789,11 @@ def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
     )
     analysis = ablation.ablate(
         "switch.gin",
-        ["ablate.primary = 'luck'", "ablate.evaluation = ['train.metrics = [@metrics.Unlucky()]']"],
+        [
+            "ablate.primary = 'luck'",
+            "ablate.evaluation = ['train.metrics = [@metrics.Unlucky()]']",
+            "ablate.seeds = (0,)",
+        ],
         out="out",
         plugins=[*PLUGINS, path],
         say=[].append,
@@ -768,7 +807,7 @@ def test_a_value_that_is_not_finite_is_a_result(ablate: Ablate) -> None:
         for text in file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]:
             json.loads(text, parse_constant=refuse)
     (entry,) = analysis["contrasts"]
-    assert (entry["p"], entry["n"], entry["failures"]["variant"], entry["mean"]) == (1.0, 0, 2, None)
+    assert (entry["p"], entry["n"], entry["failures"]["variant"], entry["mean"]) == (1.0, 0, 1, None)
     assert {row["value"] for row in read_rows() if row["metric"] == "luck"} == {""}
 
 
@@ -1047,6 +1086,7 @@ def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ab
     assert of_trial.exists(), "its process may still run"
 
 
+@pytest.mark.usefixtures("few_measures")
 def test_reading_and_planning_say_how_far_they_are_and_which_variants_they_warn_of(
     ablate: Ablate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

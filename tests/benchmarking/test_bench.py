@@ -47,7 +47,7 @@ SQUARE = ("train.latent_size = 4",)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, no_fake_tensors: None) -> None:
     """Run one iteration a turn, multiply small matrices, and take bfloat16 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(casing, "LEAST_SECONDS", 0.0)

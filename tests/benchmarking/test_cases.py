@@ -43,7 +43,7 @@ def make_late(size, alpha, width, batch, colours):
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_fake_tensors: None) -> None:
     """Run one iteration a turn, multiply small matrices, and take no type but float32 for native."""
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(casing, "LEAST_SECONDS", 0.0)

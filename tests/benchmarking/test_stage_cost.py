@@ -29,6 +29,7 @@ def test_a_measured_cost_weighs_lazy_penalties_and_no_slow_moment(
     assert stage_cost.measure_seconds_an_image(rig) == pytest.approx((0.25 * 9 + 0.75 * 1 + 0.5) / 4)
 
 
+@pytest.mark.usefixtures("no_memory_count", "no_fake_tensors")
 def test_the_fade_is_measured_apart(tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_cost, "measure_seconds_an_image", lambda rig: 0.5 if rig.alphas else 0.125)
     for switch, fading in (("Linear", 2.0), ("Hard", 8.0)):

@@ -43,8 +43,8 @@ from pggan_kit.training.step import Work
 from pggan_plugins.architectures import PGGAN, R3GAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear, WarmUp
-from pggan_plugins.losses import WGANGP, Relativistic
-from pggan_plugins.penalties import R1, R2, Drift
+from pggan_plugins.losses import WGANGP, Hinge, Relativistic
+from pggan_plugins.penalties import R1, R2, Drift, GradientPenalty
 from pggan_plugins.updates import Alternating
 
 
@@ -63,7 +63,7 @@ def assert_close(actual: Any, wanted: Any, tolerance: float) -> None:
             assert_close(actual[key], value, tolerance)
 
 
-LAZY = functools.partial(WGANGP, [R1(every=2), Drift()])
+LAZY = functools.partial(WGANGP, [GradientPenalty(every=2), Drift()])
 CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
     "the paper": dict,
     "pooled first": lambda: {"architecture": PGGAN(4, pool="before_activation")},
@@ -79,8 +79,8 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-BESIDE = ("pooled first", "micro-batches", "toys")
-"""Choices of which others have what matters: another order of a layer's steps, slices, terms that move."""
+BESIDE = ("the paper", "pooled first", "micro-batches", "toys")
+"""Choices that have what matters: a penalty that is due, another order of a layer's steps, slices, terms that move."""
 
 
 @pytest.mark.usefixtures("float64")
@@ -105,7 +105,8 @@ def test_gradients_have_their_parameters_strides() -> None:
     def make_contiguous(recording: Any, work: Any) -> Any:
         return lambda *tensors: [output.contiguous() for output in recording.graph(*tensors)]
 
-    plain = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
+    plain: dict[str, Any] = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
+    plain["loss"] = Hinge()
     steps = Steps("always", fading=True, translate=make_contiguous, **plain)
     steps.take(1, alpha=0.5)
     for net in NETS:
@@ -142,9 +143,9 @@ class Shortened(Alternating):
 def test_what_is_compiled_for_views_accepts_the_batches_that_it_is_checked_on(
     views: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = {"loss": Hinge()}
     if views == "slices":
-        chosen["micro_batch"] = 2
+        chosen = {"micro_batch": 2}
     elif views == "rows of a rank":
         monkeypatch.setattr(distributed, "world_size", lambda: 2)
         monkeypatch.setattr(distributed, "average", lambda tensors: None)
@@ -179,7 +180,7 @@ class Sums(PGGAN):
 @pytest.mark.parametrize("chosen", [{"precision": "float16"}, {"micro_batch": 2}], ids=["scaled", "slices"])
 def test_parameters_do_not_share_the_memory_of_one_gradient(chosen: dict[str, Any]) -> None:
     """What is done in place would be done to it once for each: the division by a loss's scale, the sum over slices."""
-    eager, compiled = (Steps(setting, architecture=Sums(4), **chosen) for setting in ("never", "always"))
+    eager, compiled = (Steps(setting, architecture=Sums(4), loss=Hinge(), **chosen) for setting in ("never", "always"))
     biases = []
     for steps in (eager, compiled):
         steps.take(1)
@@ -243,10 +244,18 @@ def choose_penalty(penalty: Any) -> dict[str, Any]:
     return {"loss": WGANGP([penalty])}
 
 
+def choose_architecture(**arguments: Any) -> dict[str, Any]:
+    return {"architecture": PGGAN(4, **arguments), "loss": Hinge()}
+
+
 IMPURE = {
-    "batch norm": (lambda: {"architecture": PGGAN(4, generator_norm="batch")}, "log", "running_mean|num_batches"),
-    "spectral norm": (lambda: {"architecture": PGGAN(4, discriminator_norm="spectral")}, "log", "changes .*_u|_v"),
-    "adaptive augmentation": (lambda: {"augmentation": ADA(p=0.5)}, "log", r"reads a tensor of shape \(\)"),
+    "batch norm": (lambda: choose_architecture(generator_norm="batch"), "log", "running_mean|num_batches"),
+    "spectral norm": (lambda: choose_architecture(discriminator_norm="spectral"), "log", "changes .*_u|_v"),
+    "adaptive augmentation": (
+        lambda: {"augmentation": ADA(p=0.5), "loss": Hinge()},
+        "log",
+        r"reads a tensor of shape \(\)",
+    ),
     "a lost gradient": (lambda: choose_penalty(Forgetful()), "warn", "gradient of .* differs.*WGANGP, Forgetful"),
     "a component that changes itself": (
         lambda: choose_penalty(Counting()),
@@ -356,7 +365,7 @@ def test_auto_compiles_the_long_phases_alone() -> None:
     short = {"schedule": ScheduleSettings((4, 8), 4 * PAYS_FROM_STEPS - 4, 8, 4)}
     long = {"schedule": ScheduleSettings((4, 8), 4 * PAYS_FROM_STEPS, 8, 4)}
     for chosen, outcome in ((short, {}), (long, dict.fromkeys(NETS, "compiled"))):
-        steps = Steps("auto", fading=True, **chosen)
+        steps = Steps("auto", fading=True, loss=Hinge(), **chosen)
         steps.take(1, alpha=0.5)
         assert steps.compiler.outcome == outcome
 
@@ -378,7 +387,7 @@ def test_without_a_compiler(
         train("train.compile = 'auto'", "schedule.sizes = (4,)", run_dir="auto")
 
 
-RUN = ["schedule.sizes = (4, 8)", "train.compile = 'always'", "train.loss = @losses.WGANGP()"]
+RUN = ["schedule.sizes = (4, 8)", "train.compile = 'always'"]
 
 
 class Compiling:
@@ -449,7 +458,7 @@ def test_a_run_compiles_again_where_other_pieces_are_frozen(train: Callable[...,
 
 def test_a_resumed_region_recalls_its_outcome() -> None:
     """Check that eager steps stay eager, and that compiled ones which cannot be compiled again are warned of."""
-    steps = Steps("always")
+    steps = Steps("always", loss=Hinge())
     steps.compiler._weights = []
     steps.compiler.enter_region(steps.state, steps.state.schedule, {"generator": "eager", "discriminator": "compiled"})
     steps.take(1)

@@ -74,6 +74,7 @@ class TestResNetProjection(ConditionalSuite):
         return ResNet(channels=4, conditioning="projection")
 
 
+@train_once
 class TestStyleGAN2Auxiliary(ConditionalSuite):
     def make(self) -> StyleGAN2:
         return StyleGAN2(channels=4, style_size=6, mapping_layers=2, conditioning="auxiliary")
@@ -267,8 +268,8 @@ ROW = Component("losses", "Classifying", AuxiliaryClassifier, {"loss": "@losses.
 LINES = (
     "datasets.Stub.classes = 3",
     "schedule.sizes = (4, 8)",
-    "schedule.fade_images = 32",
-    "schedule.stable_images = 32",
+    "schedule.fade_images = 8",
+    "schedule.stable_images = 8",
 )
 
 
@@ -285,7 +286,7 @@ def test_trains_with_a_gradient_penalty(name: str, conditioning: str, tiny: Call
     if name == "R3GAN":
         lines += ["architectures.R3GAN.group_size = 4"]
     run = train(tiny(*lines, base=TINY.replace("PGGAN", name)), plugins=[stub, ROW])
-    assert run.state.steps == 24
+    assert run.state.steps == 6
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
     terms = [key for key in run.files.stats()[-1] if key.startswith("Loss/discriminator/")]

@@ -258,8 +258,8 @@ LINES = (
     "train.resampling = @resampling.Blur()",
     "architectures.R3GAN.group_size = 4",
     "schedule.sizes = (4, 8)",
-    "schedule.fade_images = 32",
-    "schedule.stable_images = 32",
+    "schedule.fade_images = 8",
+    "schedule.stable_images = 8",
 )
 
 
@@ -279,15 +279,13 @@ def test_trains_with_its_loss(
     ]
     probe = runpy.run_path(str(SCRIPT))["SwitchProbe"]()
     run = train(tiny(*lines, base=TINY.replace("PGGAN", "R3GAN")), plugins=[stub, probe])
-    assert run.state.steps == 24
+    assert run.state.steps == 6
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
         # The last convolutions, which began at 0, have learned.
         assert all(bool(block["4.weight"].any()) for block in list_blocks(net))
 
-    (measured,) = re.findall(
-        r"^4x4 -> 8x8 at 32 images: G (\S+), D \(a\) (\S+), D \(b\)", capsys.readouterr().out, re.M
-    )
+    (measured,) = re.findall(r"^4x4 -> 8x8 at 8 images: G (\S+), D \(a\) (\S+), D \(b\)", capsys.readouterr().out, re.M)
     if inherits:
         assert max(map(float, measured)) < 1e-4
     else:

@@ -310,8 +310,8 @@ CONFIG = TINY.replace("PGGAN", "StyleGAN2")
 LINES = (
     "train.loss = @losses.WGANGP()",
     "schedule.sizes = (4, 8)",
-    "schedule.fade_images = 32",
-    "schedule.stable_images = 32",
+    "schedule.fade_images = 8",
+    "schedule.stable_images = 8",
     "architectures.StyleGAN2.style_size = 8",
     "architectures.StyleGAN2.mapping_layers = 2",
 )
@@ -319,7 +319,7 @@ LINES = (
 
 def test_trains_with_a_gradient_penalty(tiny: Callable[..., str], stub: str) -> None:
     run = train(tiny(*LINES, base=CONFIG), plugins=[stub])
-    assert run.state.steps == 24
+    assert run.state.steps == 6
     for net in (run.state.generator, run.state.ema, run.state.discriminator):
         assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
     strengths = [p for n, p in run.state.generator.named_parameters() if n.endswith("noise_strength")]

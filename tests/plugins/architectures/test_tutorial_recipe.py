@@ -255,7 +255,22 @@ def test_recipe_is_followed_step_by_step(
             return shadow.drawn[-1]
 
         monkeypatch.setattr(UpdateContext, name, record)
+
+    # D infers for G, and then learns from one joint batch.
+    calls: list[tuple[str, bool, int]] = []
+    for net in (Generator, Discriminator):
+        forward = net.forward
+
+        def spy(self: Any, x: Tensor, *args: Any, forward: Any = forward) -> Any:
+            calls.append((self.kind, self.training, len(x)))
+            return forward(self, x, *args)
+
+        monkeypatch.setattr(net, "forward", spy)
     run = train(config, run_dir=tmp_path / "run", plugins=[NOISE, shadow])
+    once = [("generator", True, 64), ("discriminator", False, 64), ("discriminator", True, 64)]
+    # For the shadow and at ticks a generator draws images in inference mode.
+    assert [call for call in calls if call[:2] != ("generator", False)] == once * 8
+    assert run.state.discriminator.training and run.state.discriminator.blocks.training
 
     # It was compared at each size and phase, and ends with the same moments.
     grown = [(size, alpha) for size in (14, 28) for alpha in (0.0, 0.5, None)]
@@ -271,26 +286,6 @@ def test_recipe_is_followed_step_by_step(
     assert len(moments) == len(optimizer.state) == len(list(optimizer.param_groups[0]["params"]))
 
 
-@pytest.mark.usefixtures("few_calibrations")
-def test_discriminator_infers_for_the_generator_and_then_learns_from_one_joint_batch(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[str, bool, int]] = []
-    for net in (Generator, Discriminator):
-        forward = net.forward
-
-        def spy(self: Any, x: Tensor, *args: Any, forward: Any = forward) -> Any:
-            calls.append((self.kind, self.training, len(x)))
-            return forward(self, x, *args)
-
-        monkeypatch.setattr(net, "forward", spy)
-    run = train(config, run_dir=tmp_path / "run", plugins=[NOISE])
-    once = [("generator", True, 64), ("discriminator", False, 64), ("discriminator", True, 64)]
-    # At ticks the averaged generator draws images, in inference mode.
-    assert [call for call in calls if call[:2] != ("generator", False)] == once * 8
-    assert run.state.discriminator.training and run.state.discriminator.blocks.training
-
-
 class Breaks:
     """A hook that fails in the middle of the last fade, past a checkpoint."""
 
@@ -301,11 +296,12 @@ class Breaks:
 
 
 def shorten(tmp_path: Path, fade: int) -> list[str]:
-    """Return overrides: few digits, fades of `fade` steps, two steps in each other phase, a tick every four steps."""
+    """Return overrides: few digits, narrow networks, fades of `fade` steps, two in other phases, a tick every four."""
     return [
         f"schedule.fade_images = '{fade} steps'", "schedule.stable_images = '2 steps'", "train.tick = 128",
         "datasets.MNIST.limit = 64", f"data.cache = '{tmp_path / 'cache'}'", "train.device = 'cpu'",
         "observers.Samples.count = 1", "observers.Growth.count = 1", "observers.TensorBoard.count = 1",
+        "architectures.Tutorial.generator_channels = 8", "architectures.Tutorial.discriminator_channels = 8",
     ]  # fmt: skip
 
 

@@ -297,7 +297,7 @@ def test_as_many_images_stay_as_in_the_paper() -> None:
 
     At 16x16 pixels a shift of U(-2, 2) pixels on each axis rounds to 0 with a probability of 1/4 each.
     """
-    count = 20_000
+    count = 8000
     p = 0.5
     images = noise(1, 1, 16, 16).float().expand(count, 1, 16, 16)
     torch.manual_seed(0)

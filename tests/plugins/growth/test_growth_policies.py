@@ -136,6 +136,7 @@ class TestEverything(GrowthPolicySuite):
         return Everything("forget_touched")
 
 
+@train_once
 class TestFreezeOld(GrowthPolicySuite):
     bad_arguments = ({"images": -1}, {"nets": ("critic",)}, {"nets": "generator"}, {"nets": ()}, MOMENTS)
 

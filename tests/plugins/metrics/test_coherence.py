@@ -36,13 +36,10 @@ class TestCoherence(RunMetricSuite):
 
 def compute_ratio(x: np.ndarray, y: np.ndarray, labels: Sequence[int]) -> float:
     """Return the root mean square of differences over that between other latents of the same label, pair by pair."""
-    same = [float(((x[i] - y[i]) ** 2).mean()) for i in range(len(x))]
-    other = []
-    for i in range(len(x)):
-        for j in range(len(y)):
-            if i != j and labels[i] == labels[j]:
-                other.append(float(((x[i] - y[j]) ** 2).mean()))
-    return math.sqrt(np.mean(same) / np.mean(other))
+    count = len(x)
+    squares = ((x.reshape(count, 1, -1) - y.reshape(1, count, -1)) ** 2).mean(2)
+    one_label = np.array(labels)[:, None] == np.array(labels)
+    return math.sqrt(np.diag(squares).mean() / squares[one_label & ~np.eye(count, dtype=bool)].mean())
 
 
 def average_areas(images: np.ndarray, factor: int) -> np.ndarray:

@@ -246,16 +246,16 @@ def test_fakes_that_are_the_reals_have_density_1(offset: float, monkeypatch: pyt
 
     noise = torch.Generator().manual_seed(1)
     monkeypatch.setattr("pggan_plugins.metrics.neighbours.measure_distances", measure)
-    real = torch.randn(300, 97, generator=torch.Generator().manual_seed(0)) + offset
+    real = torch.randn(100, 97, generator=torch.Generator().manual_seed(0)) + offset
     fake = real.flip(0)
     points = real.double().numpy()
     distances = np.sqrt(np.square(points[:, None] - points[None]).sum(-1))
     radii = np.sort(distances, axis=1)[:, [5]]
-    assert (distances < radii).sum() / (5 * 300) == 1 and (distances <= radii).sum() / (5 * 300) == 1.2
+    assert (distances < radii).sum() / (5 * 100) == 1 and (distances <= radii).sum() / (5 * 100) == 1.2
     assert DensityCoverage(Means(), 5).compare(real, fake) == {"Density": 1.0, "Coverage": 1.0}
     assert PrecisionRecall(Means(), 5).compare(real, fake) == {"Precision": 1.0, "Recall": 1.0}
     inside = find_points_in_balls(fake.double(), real.double(), torch.tensor(radii[:, 0]), with_edge=True)
-    assert sum(int(rows.sum()) for rows in inside) / (5 * 300) == 1.2
+    assert sum(int(rows.sum()) for rows in inside) / (5 * 100) == 1.2
 
     # Balls of reals that are there seven times have no radius: no fake lies within them, and each on their edge.
     copies = real.repeat(7, 1)

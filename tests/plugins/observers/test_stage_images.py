@@ -112,22 +112,25 @@ def test_images_are_kept_in_the_type_and_the_units_of_the_data(
         expected = drawn.permute(0, 2, 3, 1).numpy().astype(np.float64)
         assert np.abs(kept["images"] - expected).max() <= (0.01 if kind == "float32" else 1)
 
-    with pytest.raises(Interrupted):
-        train(*lines, plugins=(StopAt(28),), run_dir="broken")
-    resume("broken", plugins=[STUB])
-    assert read_rows(Path("broken")) == read_rows(whole.directory)
+    if kind == "uint16":  # the type that torch can do least with
+        with pytest.raises(Interrupted):
+            train(*lines, plugins=(StopAt(28),), run_dir="broken")
+        resume("broken", plugins=[STUB])
+        assert read_rows(Path("broken")) == read_rows(whole.directory)
 
 
-@pytest.mark.parametrize("at", [16, 24, 28])
-def test_a_resumed_run_has_the_same_files(train: Callable[..., Any], at: int) -> None:
+def test_a_resumed_run_has_the_same_files(train: Callable[..., Any]) -> None:
     """Mid-fade, at the end of a stage, and between two ticks, when the row after the growth is not written yet."""
     whole = train(*WATCHED, run_dir="whole")
-    with pytest.raises(Interrupted):
-        train(*WATCHED, plugins=(StopAt(at),), run_dir="broken")
-    resume("broken", plugins=[STUB])
-    for path in sorted(p.relative_to(whole.directory) for p in whole.directory.glob("coherence*/*")):
-        assert (Path("broken") / path).read_bytes() == (whole.directory / path).read_bytes()
-    assert (Path("broken") / "coherence.jsonl").read_bytes() == (whole.directory / "coherence.jsonl").read_bytes()
+    paths = [path.relative_to(whole.directory) for path in whole.directory.glob("coherence*/*")]
+    assert paths
+    for at in (16, 24, 28):
+        broken = Path(f"broken{at}")
+        with pytest.raises(Interrupted):
+            train(*WATCHED, plugins=(StopAt(at),), run_dir=str(broken))
+        resume(broken, plugins=[STUB])
+        for path in (*paths, Path("coherence.jsonl")):
+            assert (broken / path).read_bytes() == (whole.directory / path).read_bytes(), at
 
 
 def test_images_of_high_stages_are_kept_small(train: Callable[..., Any]) -> None:

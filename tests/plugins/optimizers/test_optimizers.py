@@ -175,6 +175,7 @@ class TestSharedAdam(OptimizerSuite):
         return SharedAdam()
 
 
+@train_once
 class TestMovingSharedAdam(OptimizerSuite):
     def make(self) -> SharedAdam:
         return SharedAdam(lr=Linear(1e-3, 1e-4), beta1=Linear(0.5, 0.0))

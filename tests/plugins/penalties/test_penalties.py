@@ -134,6 +134,7 @@ class TestGradientPenalty(PenaltySuite):
         return GradientPenalty()
 
 
+@train_once
 class TestR1(PenaltySuite):
     bad_arguments = ({"weight": -1.0}, {"every": 0}, {"every": 1.5})
 

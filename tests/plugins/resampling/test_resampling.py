@@ -128,6 +128,7 @@ class TestArea(ResamplingSuite):
         return Area()
 
 
+@train_once
 class TestNearest(ResamplingSuite):
     def make(self) -> resampling.Nearest:
         return resampling.Nearest()

@@ -44,6 +44,9 @@ class Rising:
         state.means.add({"Metrics/rising": torch.tensor(float(state.images))})
 
 
+SHORTER = "schedule.stable_images = 24"
+"""The same with 24 images, then 8 + 24, 8 + 24."""
+
 RISING = Component("observers", "Rising", Rising)
 RISES = ("train.observers = [@observers.Rising()]", "switches.Plateau.watch = 'Metrics/rising'")
 
@@ -87,8 +90,9 @@ def test_staircase_needs_a_step(steps: int) -> None:
         Staircase(steps)
 
 
-@pytest.mark.parametrize("name", ["Hard", "Linear", "Cosine", "Smoothstep", "Staircase", "GeneratorFirst"])
+@pytest.mark.parametrize("name", ["Hard", "Cosine", "GeneratorFirst"])
 def test_all_spend_the_same(train: Callable[..., Any], name: str) -> None:
+    """Without a fade, with one alpha for all paths, and with another alpha for D; the curves' suites train the rest."""
     run = train(f"train.switch = @switches.{name}()", "train.tick = 4")
     assert run.state.images == run.schedule.total == 40
     assert run.state.starts == run.schedule.planned_starts() == [0, 8, 24]
@@ -166,25 +170,25 @@ def test_the_window_spans_two_measurements(train: Callable[..., Any], lines: lis
 def test_grows_early_on_a_level_number_and_hands_the_rest_to_the_last_stage(train: Callable[..., Any]) -> None:
     """With a window of two ticks: level from the tick at 8 on, which the step to 12 is the first to see. In a later
     stage the window begins at the end of the fade."""
-    run = train(*LONG)
+    run = train(*LONG, SHORTER)
     assert run.state.starts == [0, 12, 12 + 8 + 12]
-    assert run.state.images == run.schedule.total == 80 + 88 + 88
+    assert run.state.images == run.schedule.total == 24 + 32 + 32
     assert run.state.stage.height == 16
 
 
 def test_not_before_the_least(train: Callable[..., Any]) -> None:
-    until_the_last_stage = "schedule.total_images = 84"
-    assert train(*LONG, until_the_last_stage, "switches.Plateau.least = 40").state.starts == [0, 40, 80]
-    run = train(*LONG, until_the_last_stage, "switches.Plateau.least = {4: 0, 8: 60}", run_dir="second")
-    assert run.state.starts == [0, 12, 72]
+    until_the_last_stage = "schedule.total_images = 44"
+    assert train(*LONG, until_the_last_stage, "switches.Plateau.least = 20").state.starts == [0, 20, 40]
+    run = train(*LONG, until_the_last_stage, "switches.Plateau.least = {4: 0, 8: 28}", run_dir="second")
+    assert run.state.starts == [0, 12, 40]
 
 
 def test_at_latest_at_the_most(train: Callable[..., Any]) -> None:
     """A number that rises by 8 within each window is not level at 7.9, and is at 8.1."""
-    limits = ("switches.Plateau.most = 48", "switches.Plateau.tolerance = 7.9")
-    until_the_last_stage = "schedule.total_images = 100"
+    limits = ("switches.Plateau.most = 24", "switches.Plateau.tolerance = 7.9")
+    until_the_last_stage = "schedule.total_images = 52"
     run = train(*LONG, *RISES, *limits, until_the_last_stage, plugins=(RISING,))
-    assert run.state.starts == [0, 48, 96]
+    assert run.state.starts == [0, 24, 48]
     assert run.state.images == run.schedule.total
     looser = "switches.Plateau.tolerance = 8.1"
     run = train(*LONG, *RISES, looser, until_the_last_stage, plugins=(RISING,), run_dir="second")
@@ -192,7 +196,7 @@ def test_at_latest_at_the_most(train: Callable[..., Any]) -> None:
 
 
 def test_the_schedules_budget_is_the_most_where_none_is_given(train: Callable[..., Any]) -> None:
-    run = train(*LONG, *RISES, plugins=(RISING,))
+    run = train(*LONG, *RISES, SHORTER, plugins=(RISING,))
     assert run.state.starts == run.schedule.planned_starts()
 
 
@@ -205,13 +209,14 @@ def test_the_most_may_overdraw_the_budget(train: Callable[..., Any]) -> None:
 
 def test_a_number_that_is_not_measured_at_each_tick_may_be_watched(train: Callable[..., Any]) -> None:
     watch = ("switches.Plateau.watch = 'Progress/diversity'", "train.diversity_every = 16")
-    run = train(*LONG, *watch, "switches.Plateau.tolerance = 1e-9", "switches.Plateau.window = 32")
+    run = train(*LONG, *watch, "switches.Plateau.tolerance = 1e-9", "switches.Plateau.window = 32",
+                "schedule.total_images = 48")  # fmt: skip
     assert run.state.is_over and None in run.stats.column("Progress/diversity")
 
 
 def test_a_missing_metric_is_an_error_at_the_most(train: Callable[..., Any]) -> None:
     with pytest.raises(TrainingError, match="watches Metrics/none, which no tick of stage 4x4 had"):
-        train(*LONG, "switches.Plateau.watch = 'Metrics/none'")
+        train(*LONG, SHORTER, "switches.Plateau.watch = 'Metrics/none'")
 
 
 def test_a_metric_may_miss_ticks(train: Callable[..., Any]) -> None:
@@ -276,11 +281,13 @@ def copy_until(folder: Path, target: Path, checkpoints: int) -> str:
 
 def test_resumed_at_any_tick_it_grows_at_the_same_clock(train: Callable[..., Any], stub: str) -> None:
     """The answer at a tick must not see that tick: the question was asked before it, and is asked again after."""
-    run = train(*LONG, "schedule.total_images = 48", run_dir="whole")
+    run = train(*LONG, "schedule.total_images = 36", run_dir="whole")
     assert run.state.starts == [0, 12, 32]
     entries = run.checkpoints.read_entries()
-    assert len(entries) == 13
-    for count in range(1, len(entries)):
+    assert [entry.images for entry in entries] == list(range(0, 37, 4))
+
+    # In the first window, as it fills, as the run grows, in a fade, and the same in the stage after it.
+    for count in (2, 3, 4, 5, 7, 8, 9):
         again = resume(copy_until(Path("whole"), Path(f"cut{count}"), count), plugins=[stub])
         assert again.state.starts == run.state.starts, f"resumed at images {entries[count - 1].images}"
         for name, value in run.state.generator.state_dict().items():

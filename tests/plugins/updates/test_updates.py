@@ -311,7 +311,7 @@ class Greedy(Alternating):
         ({"micro_batch": 2}, 1),
         ({"micro_batch": 2}, 3),
         pytest.param({"compile": "always"}, 1, marks=pytest.mark.slow),
-        ({"compile": "always"}, 3),
+        pytest.param({"compile": "always"}, 3, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("no_compiler_needed")
