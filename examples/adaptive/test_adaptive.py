@@ -64,10 +64,16 @@ def test_each_fade_begins_at_alpha_0() -> None:
     assert switch.fade_alpha(second, 0.1) == pytest.approx(0.1)
 
 
-def test_its_experiment_trains(tmp_path: Path) -> None:
-    run = pggan_kit.train(CONFIG, SHORT, plugins=[PLUGIN], run_dir=tmp_path / "run")
-    rows = JsonLines(run.directory / "fades.jsonl").read()
-    assert [row["images"] for row in rows] == run.stats.column("images")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pggan_kit.Run:
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    return pggan_kit.train(CONFIG, SHORT, plugins=[PLUGIN], run_dir=folder / "run")
+
+
+def test_its_experiment_trains(whole: pggan_kit.Run) -> None:
+    rows = JsonLines(whole.directory / "fades.jsonl").read()
+    assert [row["images"] for row in rows] == whole.stats.column("images")
     alphas = [row["alpha"] for row in rows if row["size"] == "14x14"]
     assert alphas == sorted(alphas)
     assert alphas[-1] == 1.0
@@ -82,8 +88,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def test_a_resumed_run_writes_the_same_rows(tmp_path: Path) -> None:
-    whole = pggan_kit.train(CONFIG, SHORT, plugins=[PLUGIN], run_dir=tmp_path / "whole")
+def test_a_resumed_run_writes_the_same_rows(whole: pggan_kit.Run, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         pggan_kit.train(CONFIG, SHORT, plugins=[PLUGIN, Interrupt()], run_dir=tmp_path / "cut")
     assert JsonLines(tmp_path / "cut" / "fades.jsonl").read()[-1]["images"] == 96
