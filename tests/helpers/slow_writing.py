@@ -57,7 +57,7 @@ class SlowWriting:
         self.events.append(f"step {state.images}")
 
     def is_writing(self) -> bool:
-        """Return whether a write has begun and not ended."""
+        """Return whether a write has begun and not ended; on a busy machine its thread may take a while to begin."""
         return self._count > 0
 
     def _slow_down(self, save: Callable[..., Path], name: str) -> Callable[..., Path]:
