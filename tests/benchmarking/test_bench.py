@@ -77,12 +77,12 @@ def test_it_measures_each_stage_and_phase_of_each_contender(
     tiny: Callable[..., str], cli: Cli, stub: str, contender: str, tmp_path: Path
 ) -> None:
     variant = "hinge=train.seed = 3; train.precision = 'bfloat16'"
-    options = ("--against", contender, "--variant", variant, "--stages", "16x16,0", "--json", "report.json")
+    options = ("--against", contender, "--variant", variant, "--stages", "8x8,0", "--json", "report.json")
     result = cli("bench", tiny("losses.Hinge.penalties = [@penalties.R1()]", *SQUARE), "--plugin", stub, *options)
     assert result.exit_code == 0, result.output
-    assert "16x16" in result.stdout and "theirs" in result.stdout
+    assert "8x8" in result.stdout and "theirs" in result.stdout
     rows = json.loads(Path("report.json").read_text())["rows"]
-    cases = [("4x4", "steady"), ("16x16", "steady"), ("16x16", "fading")]
+    cases = [("4x4", "steady"), ("8x8", "steady"), ("8x8", "fading")]
     assert [(row["size"], row["phase"], row["contender"]) for row in rows] == [
         (*case, name) for case in cases for name in ("tiny", "hinge", "theirs")
     ]

@@ -284,7 +284,7 @@ JOINT = (
     "train.discriminator_optimizer = None",
 )
 
-GROUPS = {4: 4, 5: 1, 7: 1, 14: 2, 16: 4}
+GROUPS = {5: 1, 14: 2, 16: 4}
 """Size of the groups by batch size: its largest divisor that is not above 4."""
 
 
@@ -556,6 +556,7 @@ class Shown:
         raise AssertionError("it is not called")
 
 
+@pytest.mark.usefixtures("no_memory_count", "no_fake_tensors")
 def test_the_time_of_observers_is_measured_where_they_write_files_alone(
     tiny: Callable[..., str], cli: Cli, stub: str
 ) -> None:

@@ -80,7 +80,7 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 BESIDE = ("the paper", "pooled first", "micro-batches", "toys")
-"""Choices that have what matters: a penalty that is due, another order of a layer's steps, slices, terms that move."""
+"""Choices of which others have what matters: the paper's loss, another order of layers, slices, terms that move."""
 
 
 @pytest.mark.usefixtures("float64")
@@ -105,9 +105,8 @@ def test_gradients_have_their_parameters_strides() -> None:
     def make_contiguous(recording: Any, work: Any) -> Any:
         return lambda *tensors: [output.contiguous() for output in recording.graph(*tensors)]
 
-    plain: dict[str, Any] = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
-    plain["loss"] = Hinge()
-    steps = Steps("always", fading=True, translate=make_contiguous, **plain)
+    plain = {f"{net}_optimizer": ToyOptimizer() for net in NETS}  # which leaves gradients as they are
+    steps = Steps("always", fading=True, translate=make_contiguous, loss=Hinge(), **plain)
     steps.take(1, alpha=0.5)
     for net in NETS:
         for name, param in steps.state.network(net).named_parameters():

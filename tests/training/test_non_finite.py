@@ -34,6 +34,9 @@ from pggan_plugins.losses import Hinge
 STUB = str(STUB_PLUGIN)
 BAD = math.nan
 
+TWO_STAGES = ["schedule.sizes = (4, 8)", "schedule.stable_images = {4: 8, 8: 16}"]
+"""4x4 until images 8, a fade until 16, and 8x8 until 32."""
+
 
 class Poison:
     """A hook that says which steps fail, and where: by the clock before the step, so that a repeated step fails again.
@@ -192,10 +195,10 @@ def test_what_is_saved_is_the_state_before_the_step(
             if state.images == 12:
                 seen.update({name: value.clone() for name, value in state.discriminator.state_dict().items()})
 
-    train_poisoned(Poison("loss", ()), run_dir="healthy", plugins=(Look(),))
+    train_poisoned(Poison("loss", ()), *TWO_STAGES, run_dir="healthy", plugins=(Look(),))
     mode(each_step)
     with pytest.raises(TrainingError):
-        train_poisoned(Poison("loss", (12,)))
+        train_poisoned(Poison("loss", (12,)), *TWO_STAGES)
     assert are_equal(dict(last(Path("run"))["discriminator"]), seen)
 
 
@@ -210,17 +213,19 @@ def test_a_step_may_be_skipped(each_step: bool, train_poisoned: TrainPoisoned, m
         def after_step(self, state: Any) -> None:
             steps.append(state.images)
 
-    run = train_poisoned(Poison("layer", (12, 20)), "train.non_finite = 'skip'", plugins=(Count(),))
-    assert run.state.images == 40 and run.state.steps == 10 and run.state.dropped == 2
+    skip = [*TWO_STAGES, "train.non_finite = 'skip'"]
+    run = train_poisoned(Poison("layer", (12, 20)), *skip, plugins=(Count(),))
+    assert run.state.images == 32 and run.state.steps == 8 and run.state.dropped == 2
     if each_step:
-        assert steps == [4, 8, 12, 20, 28, 32, 36, 40], "hooks are not called for a step that was dropped"
+        assert steps == [4, 8, 12, 20, 28, 32], "hooks are not called for a step that was dropped"
     assert all_finite(Path("run"))
-    assert [row["Progress/dropped_steps"] for row in rows(Path("run"))] == [0, 1, 2, 2, 2]
+    assert [row["Progress/dropped_steps"] for row in rows(Path("run"))] == [0, 1, 2, 2]
     log = Path("run/log.txt").read_text()
     assert re.search(r"the discriminator's hinge .* at images 12 \(.*\): step dropped \(1 of 10\)", log)
-    mode(True)
-    train_poisoned(Poison("layer", (12, 20)), "train.non_finite = 'skip'", run_dir="checked")
-    assert_same_run(Path("run"), Path("checked"))
+    if not each_step:
+        mode(True)
+        train_poisoned(Poison("layer", (12, 20)), *skip, run_dir="checked")
+        assert_same_run(Path("run"), Path("checked"))
 
 
 @MODES
@@ -236,17 +241,19 @@ def test_a_run_may_go_back_and_take_other_latents(
     each_step: bool, train_poisoned: TrainPoisoned, mode: Callable[[bool], None]
 ) -> None:
     mode(each_step)
-    rewind = ["train.non_finite = 'rewind'", "train.tick = 16"]
+    rewind = [*TWO_STAGES, "train.non_finite = 'rewind'", "train.tick = 16"]
     run = train_poisoned(Poison("loss", (12,), tries=2), *rewind)
-    assert run.state.rewinds == 2 and run.state.images == 40 and all_finite(Path("run"))
-    assert [row["Progress/rewinds"] for row in rows(Path("run"))] == [0, 2, 2, 2, 2]
+    assert run.state.rewinds == 2 and run.state.images == 32 and all_finite(Path("run"))
+    assert [row["Progress/rewinds"] for row in rows(Path("run"))] == [0, 2, 2]
     log = Path("run/log.txt").read_text()
     assert re.search(r"at images 12 \(.*\): back to images 8 with new latents \(2 of 10\)", log)
-    healthy = train_poisoned(Poison("loss", ()), *rewind, run_dir="healthy")
-    assert not are_equal(healthy.state.generator.state_dict(), run.state.generator.state_dict())
-    mode(True)
-    train_poisoned(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
-    assert_same_run(Path("run"), Path("checked"))
+    if each_step:
+        healthy = train_poisoned(Poison("loss", ()), *rewind, run_dir="healthy")
+        assert not are_equal(healthy.state.generator.state_dict(), run.state.generator.state_dict())
+    else:
+        mode(True)
+        train_poisoned(Poison("loss", (12,), tries=2), *rewind, run_dir="checked")
+        assert_same_run(Path("run"), Path("checked"))
 
 
 def test_what_a_growth_showed_is_written_once_where_the_run_goes_back_before_it(train_poisoned: TrainPoisoned) -> None:
@@ -277,7 +284,7 @@ def test_a_run_that_was_stopped_goes_back_to_where_another_goes_back_to(
     """To the last tick, at 16, and not to the checkpoint of the stop at 20."""
     mode(each_step)
     poison = Poison("loss", (20,), tries=1)
-    lines = ["train.non_finite = 'rewind'", "train.tick = 16", f"train.keep = {keep}"]
+    lines = [*TWO_STAGES, "train.non_finite = 'rewind'", "train.tick = 16", f"train.keep = {keep}"]
     train_poisoned(poison, *lines, run_dir="whole")
     with pytest.raises(Interrupted):
         train_poisoned(poison, *lines, plugins=(StopAt(20),))
@@ -297,7 +304,8 @@ def test_a_run_goes_back_to_its_last_tick_whether_that_was_written_or_not(
     lines = [
         "train.non_finite = 'rewind'",
         "train.checkpoint_every = 'phase'",
-        "schedule.stable_images = {4: 8, 8: 40}",
+        "schedule.sizes = (4, 8)",
+        "schedule.stable_images = {4: 8, 8: 24}",
     ]
     whole = train_poisoned(poison, *lines, run_dir="whole")
     assert whole.state.rewinds == 1
@@ -329,8 +337,9 @@ def test_a_run_whose_rate_changed_between_ticks_goes_back_to_the_change(
     mode(True)
     poison = Poison("loss", (28,), tries=1)
     plugins = [STUB, *list_poisoned_plugins(poison)]
+    lines = [*TWO_STAGES, "train.non_finite = 'rewind'", "schedule.batch_size = 2"]
     with pytest.raises(Interrupted):
-        train_poisoned(poison, "train.non_finite = 'rewind'", "schedule.batch_size = 2", plugins=(StopAt(26),))
+        train_poisoned(poison, *lines, plugins=(StopAt(26),))
     shutil.copytree("run", "whole")
     rate = "g/optimizers.Adam.lr = 0.25"
     run = resume("whole", [rate], plugins=plugins)

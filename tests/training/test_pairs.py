@@ -32,6 +32,7 @@ train.generator_optimizer = @g/optimizers.Adam()
 train.discriminator_optimizer = @d/optimizers.Adam()
 train.latent_size = 8
 train.tick = 4
+train.collapse_below = 0.0
 train.device = 'cpu'
 """
 """Config of 4 steps of 4 images: 1 at 4x4, 2 fading, 1 at 8x8."""
@@ -144,6 +145,7 @@ def test_every_registered_component_is_there() -> None:
     }
 
 
+@pytest.mark.usefixtures("few_calibrations")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(name.partition(".")[2] for name in case))
 def test_pair_trains_through_a_transition(case: Case, tiny: Callable[..., str], stub: str) -> None:
     state: Any = train(tiny(*list_bindings(case), base=TINY), plugins=[stub]).state
