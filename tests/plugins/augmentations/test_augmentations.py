@@ -6,7 +6,6 @@ What ADA does to images is tested in `test_ada_transforms.py`.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.cut_runs import remove_checkpoints_after
 from torch import Tensor
 
 from pggan_kit import Component, Run, Scores, hookimpl, image_gradients
@@ -322,9 +322,7 @@ def test_a_p_that_moves_follows_its_curve_past_a_step_that_was_skipped(train: Ca
     assert seen == pytest.approx({images: 0.5 if images < 8 else 0.4 * images / 40 for images in seen})
 
     # Resumed behind the skipped step, it ends as the whole run does.
-    manifest = Path("whole/checkpoints/manifest.json")
-    kept = [entry for entry in json.loads(manifest.read_text()) if entry["images"] <= 32]
-    manifest.write_text(json.dumps(kept))
+    remove_checkpoints_after(Path("whole"), 32)
     again = resume("whole", plugins=[stub, *FailsAt(28).make_rows()])
     assert again.state.images == run.state.images
     for name, value in run.state.generator.state_dict().items():
@@ -382,13 +380,11 @@ def test_a_resumed_run_adapts_as_if_it_had_never_stopped(train: Callable[..., An
     run = train(*ADAPTING, run_dir="whole")
     wanted = run.files.stats()
     # Resumed at 8 as the first stage ends, at 16 in a fade, and at 32: in p's turn after 2 steps, 1 step and 2 steps.
-    for count in (3, 5, 9):
+    for images in (8, 16, 32):
         # A copy whose last checkpoints are missing, as after a run that was stopped earlier.
-        folder = Path(f"cut{count}")
+        folder = Path(f"cut{images}")
         shutil.copytree("whole", folder)
-        manifest = folder / "checkpoints" / "manifest.json"
-        manifest.write_text(json.dumps(json.loads(manifest.read_text())[:count]))
-
+        remove_checkpoints_after(folder, images)
         again = resume(folder, plugins=[stub])
         for name, value in run.state.generator.state_dict().items():
             assert torch.equal(value, again.state.generator.state_dict()[name])
