@@ -97,11 +97,12 @@ def test_each_has_its_interval_and_a_run_that_was_stopped_and_killed_is_the_same
 
     # Where the time went; what follows a row is in the next one.
     for row in whole.stats[1:]:
-        shares = {tag: share for tag, share in row.items() if tag.startswith("Timing/share/")}
-        assert 0 < sum(shares.values()) <= 1
-        assert shares["Timing/share/updates"] == pytest.approx(row["Timing/update_seconds"] / row["Timing/seconds"])
-    drawn = [row["images"] for row in whole.stats if row.get("Timing/share/Samples", 0) > 0.02]
-    assert set(drawn) >= {40, 72, 104, 136}
+        parts = {tag: share for tag, share in row.items() if tag.startswith("Timing/share/")}
+        assert 0 < sum(parts.values()) <= 1
+        assert parts["Timing/share/updates"] == pytest.approx(row["Timing/update_seconds"] / row["Timing/seconds"])
+    shares = {row["images"]: row.get("Timing/share/Samples", 0.0) for row in whole.stats}
+    # Of sums, since a single row may hold anything on a machine that is busy.
+    assert sum(shares[images] for images in (40, 72, 104, 136)) > sum(shares[images] for images in (32, 64, 96, 128))
     assert "Timing/share/TensorBoard" in whole.stats.columns and "Timing/share/metrics" in whole.stats.columns
     assert "shares of the time: updates " in Path("whole/log.txt").read_text()
     assert not any(tag.startswith("Timing/") for row in rows(Path("run")) for tag in row)
