@@ -413,18 +413,15 @@ class ForgetsInPlaces(Ramp):
 FORGOTTEN = r"\.counter is .* at the end of a run without a break, and"
 
 
-@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
 class ForgetsItsDeque(ForgetsInPlaces):
     pass
 
 
-@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
 class ForgetsItsArray(ForgetsInPlaces):
     def make_counter(self) -> Any:
         return np.zeros(1)
 
 
-@defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)
 class ForgetsItsNamespace(ForgetsInPlaces):
     def make_counter(self) -> Any:
         return SimpleNamespace(n=[Slotted(0)])
@@ -483,7 +480,18 @@ class SlottedRamp:
         self.counter += 1
 
 
-defect(suites.SwitchSuite, "test_stops_exactly", FORGOTTEN)(SlottedRamp)
+@pytest.mark.parametrize("switch", [ForgetsItsDeque, ForgetsItsArray, ForgetsItsNamespace, SlottedRamp])
+def test_what_is_forgotten_is_found_wherever_it_is_held(switch: type[Any]) -> None:
+    """By the comparison at the end of `test_stops_exactly`: of an object that has seen a tick, and one that has not."""
+    suite = make_suite(suites.SwitchSuite, switch)
+    unbroken = switch()
+    resumed = switch()
+    unbroken.before_run()
+    resumed.before_run()
+    suite.compare_memories(unbroken, resumed)
+    unbroken.after_tick()
+    with pytest.raises(AssertionError, match=FORGOTTEN):
+        suite.compare_memories(unbroken, resumed)
 
 
 @defect(suites.AugmentationSuite, "test_stops_exactly", FORGOTTEN)
