@@ -29,7 +29,7 @@ from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
 from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, make_stages
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
-from pggan_kit.testing.toys import ToyLoss, ToyOptimizer
+from pggan_kit.testing.toys import ToyArchitecture, ToyLoss, ToyOptimizer
 from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
     SeparateOutputs,
@@ -44,7 +44,7 @@ from pggan_plugins.architectures import PGGAN, R3GAN, StyleGAN2
 from pggan_plugins.augmentations import ADA, DiffAugment
 from pggan_plugins.curves import Linear, WarmUp
 from pggan_plugins.losses import WGANGP, Hinge, Relativistic
-from pggan_plugins.penalties import R1, R2, Drift, GradientPenalty
+from pggan_plugins.penalties import R1, Drift, GradientPenalty
 from pggan_plugins.updates import Alternating
 
 
@@ -68,7 +68,7 @@ CHOICES: dict[str, Callable[[], dict[str, Any]]] = {
     "the paper": dict,
     "pooled first": lambda: {"architecture": PGGAN(4, pool="before_activation")},
     "lazy penalty": lambda: {"loss": LAZY()},
-    "needs reals": lambda: {"architecture": R3GAN(4, group_size=4), "loss": Relativistic([R1(), R2()])},
+    "needs reals": lambda: {"architecture": R3GAN(4, group_size=4), "loss": Relativistic([R1()])},
     "noise and random numbers": lambda: {
         "architecture": StyleGAN2(4, style_size=4, mapping_layers=1),
         "augmentation": DiffAugment(),
@@ -240,7 +240,7 @@ class Asking(R1):
 
 
 def choose_penalty(penalty: Any) -> dict[str, Any]:
-    return {"loss": WGANGP([penalty])}
+    return {"loss": WGANGP([penalty]), "architecture": ToyArchitecture()}
 
 
 def choose_architecture(**arguments: Any) -> dict[str, Any]:
@@ -410,7 +410,8 @@ class Compiling:
 @pytest.mark.usefixtures("no_compiler_needed")
 def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[..., Any]) -> None:
     watch = Compiling()
-    whole = train(*RUN, plugins=(watch,), run_dir="whole")
+    lines = [*RUN, "train.tick = 4", "train.keep = 100"]
+    whole = train(*lines, plugins=(watch,), run_dir="whole")
     places = [("4x4", 0), ("8x8", 8), ("8x8", 16)]  # the base, the fade, and what follows it
     assert watch.calls == [(net, *place) for place in places for net in ("discriminator", "generator")]
     log = Path("whole/log.txt").read_text()
@@ -422,14 +423,17 @@ def test_a_run_compiles_each_phase_once_and_resumes_bit_for_bit(train: Callable[
     for region in ("4x4 (stable)", "8x8 (fade)", "8x8 (stable)"):
         assert f"compiling at {region} did not pay for itself in 8 images" in log
 
-    with pytest.raises(Interrupted):
-        train(*RUN, plugins=(Compiling(stop=12),), run_dir="run")
+    # As a process leaves it that is killed after its checkpoint amid the fade.
+    shutil.copytree("whole", "run")
+    for checkpoint in Path("run/checkpoints").glob("*.pt"):
+        if int(checkpoint.name.partition("-")[0]) > 12:
+            checkpoint.unlink()
     saved = torch.load(sorted(Path("run/checkpoints").glob("*.pt"))[-1], weights_only=True)
     assert (saved["images"], saved["compiled"]) == (12, dict.fromkeys(NETS, "compiled"))
     watch = Compiling()
     resumed = resume("run", plugins=[str(STUB_PLUGIN), watch])
     assert watch.calls[0] == ("discriminator", "8x8", 12)
-    eager = train(*RUN, "train.compile = 'never'", run_dir="eager")
+    eager = train(*lines, "train.compile = 'never'", run_dir="eager")
     for net in (*NETS, "ema"):
         wanted = copy_weights(getattr(whole.state, net))
         assert are_equal(wanted, copy_weights(getattr(resumed.state, net)))

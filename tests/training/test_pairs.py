@@ -33,6 +33,7 @@ train.discriminator_optimizer = @d/optimizers.Adam()
 train.latent_size = 8
 train.tick = 4
 train.collapse_below = 0.0
+train.checkpoint_every = 'phase'
 train.device = 'cpu'
 """
 """Config of 4 steps of 4 images: 1 at 4x4, 2 fading, 1 at 8x8."""
