@@ -27,7 +27,7 @@ from pggan_kit.errors import DivergedError, Interrupted
 from pggan_kit.runs import learning_rate_tensors
 from pggan_kit.runs.state import TrainState
 from pggan_kit.testing.replayed_graphs import ReplayedGraph, ReplayRecorder
-from pggan_kit.training import capture, host_work, loop, non_finite
+from pggan_kit.training import capture, compiler, host_work, loop, non_finite
 from pggan_kit.training.host_work import (
     EagerHostWork,
     InputBlock,
@@ -96,8 +96,19 @@ def eager_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-ALIKE = ("path length", "resident", "bfloat16", "DiffAugment", "a filter for images")
-"""Cases that others hold in most parts: terms that are due at times, resident data, low precision."""
+ALIKE = (
+    "WGAN-GP",
+    "a rate that moves",
+    "path length",
+    "resident",
+    "bfloat16",
+    "DiffAugment",
+    "a filter for images",
+)
+"""Cases that others hold in most parts, or along with their own: terms that are due at times, resident data."""
+
+ALONG = {"two critics": CASES["WGAN-GP"], "flipped": CASES["a rate that moves"]}
+"""Lines of other cases that a case holds along with its own, in one pair of runs."""
 
 TWO_KINDS = ["schedule.fade_images = {4: 0, 8: 40}", "schedule.stable_images = {4: 52, 8: 4}"]
 """A schedule for two kinds of step that take turns: 13 steps, a fade of 10, and one step after it."""
@@ -117,7 +128,7 @@ def test_a_captured_run_equals_an_eager_one(
     """Grow and fade, with alpha, latents, rates and penalties that move from step to step."""
     if case in ("resident", "flipped"):
         monkeypatch.setattr(loop, "choose_feed", lambda source, device, limit: ResidentFeed(source, device))
-    lines, base = bind_lines([*FADING, *CASES[case], *LONGER.get(case, [])])
+    lines, base = bind_lines([*FADING, *CASES[case], *ALONG.get(case, []), *LONGER.get(case, [])])
     train(*lines, "train.capture = 'never'", run_dir="eager", base=base)
     assert recorder.replays == 0
 
@@ -131,11 +142,14 @@ def test_a_captured_run_equals_an_eager_one(
 
 
 @pytest.mark.usefixtures("no_compiler_needed")
-def test_compiled_passes_run_inside_captured_steps(train: Callable[..., Any], recorder: ReplayRecorder) -> None:
+def test_compiled_passes_run_inside_captured_steps(
+    train: Callable[..., Any], recorder: ReplayRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The times of passes that were compiled are not those of graphs, so nothing is said of what compiling pays."""
-    regions = ["schedule.stable_images = {4: 0, 8: 20}"]
-    log = compare_runs(train, *FADING, *regions, "train.compile = 'always'")
-    assert log.count("compiled the ") == 4
+    monkeypatch.setattr(compiler, "PAYS_FROM_STEPS", 6)
+    long_fade = ["schedule.stable_images = {4: 0, 8: 4}", "train.compile = 'auto'"]
+    log = compare_runs(train, *FADING, *long_fade)
+    assert log.count("compiled the ") == 2
     assert "not captured" not in log
     assert recorder.replays > 0
     assert "pay for itself" not in log
@@ -798,7 +812,8 @@ def test_what_changes_between_steps_is_not_frozen(
     change: str, train: Callable[..., Any], recorder: ReplayRecorder
 ) -> None:
     own_lines, plugins = CHANGES[change]
-    lines, base = bind_lines([*ONE_REGION, *own_lines])
+    # Nine steps: the last of them is recorded, where the change makes another kind of step.
+    lines, base = bind_lines([*ONE_REGION, "schedule.stable_images = 36", *own_lines])
     ends = []
     for setting in ("never", "auto"):
         watch = Watching()
