@@ -118,7 +118,7 @@ def test_each_of_several_sizes_is_the_mean_of_the_picture_itself(
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
-@pytest.mark.parametrize("shape", [(2, 4), (16, 16), (15, 17), (256, 256), (251, 261), (300, 300), (1, 65_537)])
+@pytest.mark.parametrize("shape", [(2, 4), (16, 16), (15, 17), (256, 256), (251, 261), (257, 257)])
 def test_halves_round_up_whatever_the_number_of_pixels(kind: type[np.integer[Any]], shape: tuple[int, int]) -> None:
     """And what is a pixel below a half rounds down, up to the largest values, in each type that sums are taken in."""
     count = shape[0] * shape[1]
