@@ -96,5 +96,5 @@ def test_its_plugin_trains(tmp_path: Path, tiny: object, stub: str) -> None:
 def test_its_config_trains(block: str, tmp_path: Path) -> None:
     config = tmp_path / "mine.gin"
     config.write_text(block.replace("include '", f"include '{ROOT}/experiments/"))
-    short = ["schedule.fade_images = '1 steps'", "schedule.stable_images = '1 steps'"]
-    assert train(config, short, run_dir=tmp_path / "run").state.steps == 5
+    short = ["schedule.fade_images = '1 steps'", "schedule.stable_images = '1 steps'", "schedule.batch_size = 4"]
+    assert train(config, [*short, "datasets.MNIST.limit = 64"], run_dir=tmp_path / "run").state.steps == 5
