@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from pggan_kit.errors import ConfigError
 from pggan_kit.testing import LauncherSuite
 from pggan_plugins.launchers import Local, Ray, ray_cluster
 
-ray = pytest.importorskip("ray", reason="`make` installs the extra ray")
+# Not imported before a test needs it: that takes half a second.
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("`make` installs the extra ray", allow_module_level=True)
 
 PLUGIN = ABLATION_PLUGIN
 
@@ -42,6 +45,8 @@ class TestRay(LauncherSuite):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _start_ray(cls) -> Iterator[None]:
+        import ray
+
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
@@ -52,6 +57,7 @@ class TestRay(LauncherSuite):
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
