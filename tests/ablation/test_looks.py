@@ -168,20 +168,24 @@ def test_looks_factors_and_averages_go_together(failed: set[tuple[str, int]]) ->
                 value = math.exp(BASE[seed] + shift + 0.01 * spread[1, seed] * len(name))
                 result["rows"].append({**result["rows"][0], "metric": f"FID {average}", "value": value})
 
-    entries = {entry["name"]: entry for entry in analyse_results(plan, results)["contrasts"]}
+    analysis = analyse_results(plan, results)
+    entries = {entry["name"]: entry for entry in analysis["contrasts"]}
     assert set(entries) == {"x: q - p", "y: s - r", "x x y"} and entries["y: s - r"]["verdict"] == "different"
     alone = analyse_results(replace(plan, averages=[]), results)["contrasts"]
     for entry in alone:
         assert entry.items() <= entries[entry["name"]].items()
+    by_metric = {}
+    for metric in ("FID short", "FID width_0.05"):
+        by_metric[metric] = analyse_results(replace(plan, averages=[], primary=metric), results)["contrasts"]
     for name, entry in entries.items():
+        assert [check["average"] for check in entry["checks"]] == ["short", "width_0.05"]
         for check in entry["checks"]:
             metric = f"FID {check['average']}"
-            own = analyse_results(replace(plan, averages=[], primary=metric), results)["contrasts"]
-            (wanted,) = [each for each in own if each["name"] == name]
+            (wanted,) = [each for each in by_metric[metric] if each["name"] == name]
             if check["n"] == wanted["n"]:
                 assert (check["mean"], check["interval"]) == (wanted["mean"], wanted["interval"]), metric
         assert entry["robustness"] in ("robust", "undecided throughout", "depends on the average")
-    render_text(analyse_results(plan, results))
+    render_text(analysis)
 
 
 def test_notes_explain_no_column_that_is_empty() -> None:
