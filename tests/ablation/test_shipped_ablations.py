@@ -16,6 +16,8 @@ from pggan_kit.ablation import plan as plans
 from pggan_kit.ablation import plan_reading
 from pggan_kit.api import prepare as api
 from pggan_kit.api.train import train
+from pggan_kit.growth import learning
+from pggan_kit.runs import average
 from pggan_kit.runs.average import list_average_ages
 
 save_file = pytest.importorskip("safetensors.torch").save_file
@@ -68,6 +70,13 @@ OF_THE_DEMO = ["train.metrics = []", "evaluation.dataset = None"]
 
 RECIPES = {"tutorial", "stacked_mnist", "emoji", "emoji_rates", "small"}
 """Ablations of recipes with settings and half-lives of their own, whose averages are young at the end of the run."""
+
+
+@pytest.fixture(autouse=True)
+def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages of averages and parts of stages are looked for at a tenth of the places, half of the time of a plan."""
+    monkeypatch.setattr(average, "LOOKED_AT", 200)
+    monkeypatch.setattr(learning, "LOOKED_AT", 20)
 
 
 def check_resets(plan: plans.Plan) -> None:
