@@ -30,21 +30,10 @@ from pggan_kit.testing.support import are_equal
 Branch = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
-    """Return a finished run of 4x4, 8x8 and 16x16, whose stages end at 8, 24 and 40; tests take copies of it."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.gin").write_text(TINY)
-    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
-    return folder / "run"
-
-
 @pytest.fixture
-def trunk(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of that run in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(finished, "trunk")
-    return Path("trunk")
+def trunk(copy_finished_run: Callable[[str], Path]) -> Path:
+    """Return a copy of a finished run in the working folder."""
+    return copy_finished_run("trunk")
 
 
 @pytest.fixture

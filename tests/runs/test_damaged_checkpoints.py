@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from conftest import TINY
 from helpers.snapshots import snapshot_at
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import pggan_kit
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import RunError, UserError
@@ -60,21 +58,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
-    """Return a finished run, of which tests damage copies."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.gin").write_text(TINY)
-    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
-    return folder / "run"
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
-    """Return a copy of that run, `run` in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(finished, "run")
-    return RunDirectory(Path("run"))
+def run(copy_finished_run: Callable[[str], Path]) -> RunDirectory:
+    """Return a copy of a finished run, `run` in the working folder."""
+    return RunDirectory(copy_finished_run("run"))
 
 
 def find_newest(folder: Path) -> Path:

@@ -60,23 +60,10 @@ def plant_changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     plant(run, (run / "new.pt").read_bytes())
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, stub: str) -> Path:
-    """Return a finished run; tests change copies of it."""
-    from conftest import TINY
-
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.gin").write_text(TINY)
-    pggan_kit.train(folder / "tiny.gin", run_dir=folder / "run", plugins=[stub])
-    return folder / "run"
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(copy_finished_run: Callable[[str], Path]) -> Path:
     """Return a copy of a finished run, as `run` in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(finished, "run")
-    return Path("run")
+    return copy_finished_run("run")
 
 
 class Payload:
