@@ -275,12 +275,15 @@ class RowTracker(Tracker):
 def _is_in_a_copy(record: Mapping[str, Any], directory: Path, service: str) -> bool:
     """Return whether a record lies in a copy of the run that it was written for: the original still has it.
 
-    The folder of a run that was moved or renamed is gone, or another run's.
+    The folder of a run that was moved or renamed is gone, another run's, or a link to where it is now.
     """
-    original = record.get("folder")
-    if not isinstance(original, str) or Path(original) == directory.resolve():
+    folder = record.get("folder")
+    if not isinstance(folder, str):
         return False
-    return _read_record(_locate_record(Path(original), service)).get("run") == record["run"]
+    original = Path(folder)
+    if _read_record(_locate_record(original, service)).get("run") != record["run"]:
+        return False
+    return not original.samefile(directory)
 
 
 def _locate_record(directory: Path, service: str) -> Path:

@@ -384,7 +384,7 @@ def test_a_damaged_record_begins_another_run(train: Callable[..., Any], tmp_path
         assert observer._record["run"] != before and observer._record["sent"] == 0
 
 
-@pytest.mark.parametrize("original", ["moved", "copied", "begun again"])
+@pytest.mark.parametrize("original", ["moved", "moved, with a link", "copied", "begun again"])
 def test_a_copy_of_a_run_is_a_run_of_its_own_and_a_moved_one_is_not(tmp_path: Path, original: str) -> None:
     state = SimpleNamespace(images=40, last_tick=40)
     warned: list[str] = []
@@ -409,6 +409,8 @@ def test_a_copy_of_a_run_is_a_run_of_its_own_and_a_moved_one_is_not(tmp_path: Pa
     shutil.copytree(tmp_path / "first", tmp_path / "second")
     if original != "copied":
         shutil.rmtree(tmp_path / "first")
+    if original == "moved, with a link":
+        run.directory.symlink_to(tmp_path / "second")
     if original == "begun again":
         run.directory.mkdir()
         assert send()["run"] != first["run"]
