@@ -55,6 +55,8 @@ def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
         return value.getstate()
     if isinstance(value, np.random.Generator):
         return _read(value.bit_generator.state, module, holders)
+    if isinstance(value, np.random.RandomState):
+        return _read(value.get_state(legacy=False), module, holders)
     if id(value) in holders:
         return LEFT_OUT
 
