@@ -47,16 +47,9 @@ def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
         return value
     if isinstance(value, (np.ndarray, np.generic)):
         return _read(value.tolist(), module, holders)
-
-    # Generators of random numbers remember how many were drawn.
-    if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, np.random.Generator):
-        return _read(value.bit_generator.state, module, holders)
-    if isinstance(value, np.random.RandomState):
-        return _read(value.get_state(legacy=False), module, holders)
+    drawn = _read_generator(value)
+    if drawn is not None:
+        return _read(drawn, module, holders)
     if id(value) in holders:
         return LEFT_OUT
 
@@ -72,3 +65,16 @@ def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
     if is_own or isinstance(value, SimpleNamespace):
         return _read_attributes(value, module, holders)
     return LEFT_OUT
+
+
+def _read_generator(value: Any) -> Any:
+    """Return the state of a generator of random numbers, by which it knows how many were drawn; None for all else."""
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    return None

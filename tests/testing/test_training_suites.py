@@ -450,7 +450,7 @@ class ForgetsNumPysRandomNumbers(ForgetsInPlaces):
 
 class ForgetsNumPysOldRandomNumbers(ForgetsNumPysRandomNumbers):
     def make_counter(self) -> Any:
-        return np.random.RandomState(0)  # noqa: NPY002 (parts of others have it)
+        return np.random.RandomState(0)
 
     def count(self) -> None:
         self.counter.normal()  # of two that it draws, it keeps one
