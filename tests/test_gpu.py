@@ -93,7 +93,12 @@ def test_a_copy_is_as_of_its_place_in_the_queue_and_nothing_waits() -> None:
     work = torch.randn(4096, 4096, device=device) / 64
     weights = torch.zeros(1000, 1000, device=device)
     images = torch.zeros(8, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
-    copier.begin(weights)  # the first pinned block is made by the driver, which may wait
+
+    # The driver may wait where a pinned block is first made, and where a kernel is first launched.
+    work = work @ work
+    weights += 0
+    images += 0
+    copier.begin(weights)
     copier.begin(images)
     copier.mark()()
 
