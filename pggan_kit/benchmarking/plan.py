@@ -118,11 +118,12 @@ def plan(
     for stage in track_items(schedule.stages, "measuring", len(schedule.stages), "stages"):
         # Describe and count before anything that may need too much memory is run.
         rig = build_rig(prepared, schedule, stage)
+        device = rig.state.device
         row = describe_stage(stage, schedule, rig.state)
-        room = read_memory_mib(rig.state.device) - row["weights_mib"]
+        room = read_memory_mib(device) - row["weights_mib"]
         row |= describe_fit(count_activations_mib(rig), room, rig)
         del rig
-        row |= describe_training(prepared, schedule, stage, ages)
+        row |= describe_training(prepared, schedule, stage, ages, device)
         row |= copies[stage.index]
         row["snapshots_mib"] = compute_snapshots_mib(experiment.averages, schedule, row)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from pggan_kit.api.prepare import Prepared
 from pggan_kit.benchmarking.flops import count_forward_calls, sum_flops
 from pggan_kit.benchmarking.rig import Rig
@@ -74,11 +76,19 @@ def describe_stage(stage: Stage, schedule: Schedule, state: TrainState) -> dict[
 
 
 def describe_training(
-    prepared: Prepared, schedule: Schedule, stage: Stage, ages: Sequence[AverageAge]
+    prepared: Prepared, schedule: Schedule, stage: Stage, ages: Sequence[AverageAge], device: torch.device
 ) -> dict[str, Any]:
-    """Return what a stage compiles, computes over a batch, freezes, averages and moves; `ages` are of all stages."""
+    """Return what a stage compiles, computes over a batch, freezes, averages and moves.
+
+    Args:
+        prepared: The experiment.
+        schedule: All stages.
+        stage: The stage.
+        ages: Ages of the averages at all stages.
+        device: The device that trains the stage.
+    """
     return {
-        "compiled": _list_compiled_phases(prepared, stage, schedule),
+        "compiled": _list_compiled_phases(prepared, stage, schedule, device),
         "batch_statistics": _list_group_sizes(prepared, stage, schedule),
         "growth": _list_learning_parts(prepared, stage, schedule),
         **_describe_average([age for age in ages if age.stage == stage]),
@@ -102,15 +112,15 @@ def _list_learning_parts(prepared: Prepared, stage: Stage, schedule: Schedule) -
     return [{"images": part.begin, "text": part.text} for part in parts]
 
 
-def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[str]:
-    """Return the phases of a stage that `train.compile` compiles."""
+def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule, device: torch.device) -> list[str]:
+    """Return the phases of a stage that `train.compile` compiles on a device."""
     setting = prepared.built.experiment.compile
     starts = schedule.planned_starts()[: stage.index + 1]
     images = schedule.end(starts) - starts[-1]
     phases = []
     for phase in (FADE, STABLE):
         steps = count_steps(stage, phase, images)
-        if steps > 0 and compiling_pays(setting, steps):
+        if steps > 0 and compiling_pays(setting, steps, stage, device):
             phases.append(phase)
     return phases
 

@@ -351,9 +351,18 @@ def test_terms_that_are_new_at_each_step_are_given_up() -> None:
 
 def test_where_compiling_pays() -> None:
     enough = PAYS_FROM_STEPS
-    assert [compiling_pays(setting, enough) for setting in COMPILE] == [False, True, True]
-    assert [compiling_pays(setting, enough - 1) for setting in COMPILE] == [False, False, True]
     (stage,) = make_stages((4,), fade_images=0, stable_images=8)
+    cpu = torch.device("cpu")
+    assert [compiling_pays(setting, enough, stage, cpu) for setting in COMPILE] == [False, True, True]
+    assert [compiling_pays(setting, enough - 1, stage, cpu) for setting in COMPILE] == [False, False, True]
+
+    # Small stages are captured on a GPU, and gain less there.
+    gpu = torch.device("cuda")
+    for size, factor in ((32, 4), (128, 1), (512, 1), ((16, 64), 4)):
+        (other,) = make_stages((size,), fade_images=0, stable_images=8)
+        assert [compiling_pays("auto", factor * enough - less, other, gpu) for less in (0, 1)] == [True, False]
+    assert [compiling_pays(setting, 31 * enough, stage, gpu) for setting in COMPILE] == [False, False, True]
+    assert [compiling_pays(setting, 32 * enough, stage, gpu) for setting in COMPILE] == [False, True, True]
     assert (count_steps(stage, FADE, 10), count_steps(stage, STABLE, 10)) == (0, 3)
     stage = make_stages((4, 8), fade_images=12, stable_images=8, batch_size=4)[1]
     assert (count_steps(stage, FADE, 20), count_steps(stage, STABLE, 20)) == (3, 2)
