@@ -8,7 +8,7 @@ OLDEST ?= python3.10
 NEWEST ?= python3.13
 TESTS ?= -n 2 --dist worksteal -m 'not slow and not browser'
 
-.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions gallery bench gpu install clean
+.PHONY: demo test test-oldest test-newest test-extras test-slow test-soak test-browser test-slurm lint lint-ci hooks lock audit sbom docs docs-versions gallery bench gpu gpu-compiled install clean
 
 # Two processes of one thread: beside other work, two threads of one process wait for each other (docs/distributed.md).
 demo: $(READY)
@@ -120,6 +120,10 @@ BENCH ?=
 
 gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py --seconds $(GPU_SECONDS) $(BENCH)
+
+# All stages compiled, too; COMPILED holds arguments of the script, for example: COMPILED="--stages 128x128 --workers 2"
+gpu-compiled: $(READY)
+	$(BIN)/python benchmarks/gpu_compiled.py $(COMPILED)
 
 # Tools beside the tested set, in an environment of their own: what they require does not meet what the tests do.
 $(TOOLS_READY): constraints-tools.txt

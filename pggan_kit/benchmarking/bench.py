@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pggan_kit.benchmarking import ceiling
-from pggan_kit.benchmarking.cases import Setting, count_kernels, measure_case
+from pggan_kit.benchmarking.cases import Contender, Setting, count_kernels, measure_case
 from pggan_kit.benchmarking.contenders import Foreign, Variant, load_foreign, load_variants
 from pggan_kit.benchmarking.kernels import Record, record_cuda
 from pggan_kit.benchmarking.power import ReadWatts
@@ -37,12 +37,15 @@ def bench(
     plugins: Sequence[Any] = (),
     *,
     stages: Sequence[str] = (),
+    phases: Sequence[str] = (),
     others: Mapping[str, Sequence[str]] | None = None,
     against: Sequence[str] = (),
     rounds: int = ROUNDS,
     seconds: float | None = None,
     cudnn_benchmark: bool = False,
     revision: str | None = None,
+    matrix_product: Mapping[str, float] | None = None,
+    wait_for_turn: Callable[[], object] = lambda: None,
     progress: Progress = lambda line: None,
     save: Callable[[dict[str, Any]], object] = lambda report: None,
 ) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def bench(
         bindings: See `api.prepare`.
         plugins: See `api.prepare`.
         stages: Stages by size or number from 0 (`"32x32"`, `"3"`); none for all.
+        phases: `"steady"`, `"fading"`; none for both.
         others: Variants of the experiment: further bindings by the variant's name.
         against: Foreign contenders, `FILE.py:FUNCTION`; see `contenders.Foreign`. Ratios are to the first of them.
         rounds: Number of turns of each contender at each stage, at least 6.
@@ -63,6 +67,10 @@ def bench(
         cudnn_benchmark: Whether cuDNN tries its algorithms on the first convolution of each shape, for all contenders
             alike; training leaves the choice to cuDNN's rules.
         revision: Revision of the code; None for that of the git checkout, or the version.
+        matrix_product: Speed of large products, if it was measured before; see `machine` below.
+        wait_for_turn: A function that is called before anything of a case is timed, after our own contenders have had
+            their first iterations, and have compiled. Where several processes measure one machine, it returns when no
+            other does.
         progress: A function that takes a line before each step of measuring, and the notes of the compiler.
         save: A function that takes the report as far as it is, after each stage and phase.
 
@@ -91,6 +99,7 @@ def bench(
     """
     # Refuse what can be refused.
     require_list("stages", stages)
+    require_list("phases", phases)
     require_list("against", against)
     if rounds < ROUNDS:
         raise UserError(f"--rounds must be at least {ROUNDS}, and is {rounds}")
@@ -99,6 +108,9 @@ def bench(
     variants = load_variants(config, bindings, plugins, others or {})
     first = variants[0]
     chosen = select_stages(first.schedule, stages)
+    for phase in phases:
+        if phase not in PHASES:
+            raise UserError(f"--phases {phase}: there is no such phase; the phases are {' and '.join(PHASES)}")
     foreigners = [load_foreign(text) for text in against]
     _require_different_names(variants, foreigners)
     for foreigner in foreigners:
@@ -112,7 +124,10 @@ def bench(
     # Where time ends early, all stages have been measured after their fades.
     cases = []
     for phase in PHASES:
-        cases += [Case(stage, phase) for stage in chosen if phase in list_phases(first, stage)]
+        if not phases or phase in phases:
+            cases += [Case(stage, phase) for stage in chosen if phase in list_phases(first, stage)]
+    if not cases:
+        raise UserError("--phases fading: none of the chosen stages fades")
 
     # Measure the machine, then each stage in each of its phases.
     budget = TimeBudget(seconds)
@@ -138,8 +153,10 @@ def bench(
         machine["cudnn_benchmark"] = cudnn_benchmark
         machine["tf32"] = experiment.tf32
         read_watts = open_card(device, machine, progress)
-        machine["matrix_product"] = measure_matrix_products(device, progress)
-        setting = Setting(variants, foreigners, device, rounds, machine["matrix_product"], read_watts, budget)
+        if matrix_product is None:
+            matrix_product = measure_matrix_products(device, progress)
+        machine["matrix_product"] = dict(matrix_product)
+        setting = Setting(variants, foreigners, device, rounds, matrix_product, read_watts, budget, wait_for_turn)
         measure_cases(setting, cases, report, progress, lambda: save(document | {"rows": report.list_rows()}))
     finally:
         torch.backends.cudnn.benchmark = before
@@ -151,6 +168,7 @@ def measure_cases(
 ) -> None:
     """Measure all cases, as far as there is time; on a GPU count its kernels after that."""
     record = choose_event_recorder(setting.device)
+    contenders: dict[str, Contender] = {}
     kept = 0.0
     if record is not None and setting.budget.is_limited:
         kept = KERNELS_SHARE * setting.budget.seconds
@@ -161,13 +179,17 @@ def measure_cases(
             case_progress("left out: the time is up")
             report.leave_out(setting.names, case, "everything")
         else:
-            measure_case(setting, case, report, case_progress, seconds)
+            contenders = measure_case(setting, case, report, case_progress, seconds)
+            # A single case's are kept for what follows: to build them again may take a minute of compiling.
+            if len(cases) > 1:
+                contenders = {}
             free_memory(setting.device)
         save()
     if record is None:
         return
     for case in cases:
-        count_kernels(setting, case, report, _name_case(progress, f"{case.stage.size} {case.phase}"), record)
+        case_progress = _name_case(progress, f"{case.stage.size} {case.phase}")
+        count_kernels(setting, case, contenders, report, case_progress, record)
         free_memory(setting.device)
         save()
 

@@ -54,6 +54,7 @@ class Setting:
         matrix_product: GFLOP/s of a large matrix product by the name of the type.
         read_watts: The function that reads the power; None where it cannot be read.
         budget: The time for everything.
+        wait_for_turn: A function that returns when nobody else uses the machine; see `bench`.
         alone: Seconds of convolutions and products that were measured alone before.
     """
 
@@ -64,6 +65,7 @@ class Setting:
     matrix_product: Mapping[str, float]
     read_watts: ReadWatts | None
     budget: TimeBudget
+    wait_for_turn: Callable[[], object] = lambda: None
     alone: dict[tuple[Call, torch.dtype], float] = field(default_factory=dict)
 
     @property
@@ -107,6 +109,7 @@ def build_contenders(setting: Setting, case: Case, report: Report, progress: Pro
         progress(f"first iteration of {variant.name}")
         with report.note_failure(variant.name, case, "first iteration", progress):
             contenders[variant.name] = build_own_contender(variant, case.stage, case.fading, setting.device)
+    setting.wait_for_turn()
     for foreigner in setting.foreigners:
         progress(f"first iteration of {foreigner.name}")
         with report.note_failure(foreigner.name, case, "first iteration", progress):
@@ -166,8 +169,10 @@ class _Memory:
         return peak, read_reserved_mib(self._device) - self._others_reserved_mib
 
 
-def measure_case(setting: Setting, case: Case, report: Report, progress: Progress, seconds: float) -> None:
-    """Add the rows of all contenders at one stage, steady or mid-fade, to a report.
+def measure_case(
+    setting: Setting, case: Case, report: Report, progress: Progress, seconds: float
+) -> dict[str, Contender]:
+    """Add the rows of all contenders at one stage, steady or mid-fade, to a report, and return the contenders.
 
     Args:
         setting: What all cases have in common.
@@ -179,7 +184,7 @@ def measure_case(setting: Setting, case: Case, report: Report, progress: Progres
     budget = TimeBudget(OVERTIME * seconds)
     contenders = build_contenders(setting, case, report, progress)
     if not contenders:
-        return
+        return {}
 
     # A turn is as long as it may be at most, or as short as the time demands.
     progress(f"{setting.rounds} rounds of iterations")
@@ -221,6 +226,7 @@ def measure_case(setting: Setting, case: Case, report: Report, progress: Progres
             row["notes"] += contender.rig.log
         for note in row["notes"]:
             progress(f"{name}: {note}")
+    return contenders
 
 
 def make_row(contender: Contender, turns: Turns, case: Case, yardstick: str | None) -> dict[str, Any]:
@@ -340,14 +346,22 @@ def measure_ceiling(setting: Setting, counts: Counts, images: int, row: dict[str
     return measured
 
 
-def count_kernels(setting: Setting, case: Case, report: Report, progress: Progress, record: Record) -> None:
+def count_kernels(
+    setting: Setting,
+    case: Case,
+    contenders: Mapping[str, Contender],
+    report: Report,
+    progress: Progress,
+    record: Record,
+) -> None:
     """Add what a GPU is given to do in an iteration to the rows of a case.
 
-    The contenders are built again: once the profiler has been used, it may slow down all that the process does.
+    This comes after all else: once the profiler has been used, it may slow down all that the process does.
 
     Args:
         setting: What all cases have in common.
         case: The stage and its phase.
+        contenders: Contenders of the case by name; those that are missing are built again.
         report: The report.
         progress: A function that takes a line before each step.
         record: The function that runs something and returns its events.
@@ -373,7 +387,7 @@ def count_kernels(setting: Setting, case: Case, report: Report, progress: Progre
             continue
         progress(f"kernels of {name}")
         with report.note_failure(name, case, "counting its kernels", progress):
-            contender = build()
+            contender = contenders.get(name) or build()
             kernels = profile_kinds(contender.kinds, record)
             step_seconds = contender.images / row["images_per_second"]
             row["launches"] = kernels.launches

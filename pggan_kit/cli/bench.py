@@ -34,6 +34,7 @@ def bench() -> None:
 @click.option(
     "--stages", default="", metavar="SIZES", help="Measure these only: sizes or numbers from 0, as 8x8,16x16."
 )
+@click.option("--phases", default="", metavar="PHASES", help="Measure these only: steady, fading.")
 @click.option("--json", "json_file", type=PATH, help="Write the report to a file.")
 @click.option(
     "--against",
@@ -56,6 +57,7 @@ def bench_run(
     ctx: click.Context,
     config: Path,
     stages: str,
+    phases: str,
     json_file: Path | None,
     against: tuple[str, ...],
     variants: tuple[str, ...],
@@ -95,7 +97,8 @@ def bench_run(
         config,
         bindings,
         plugins,
-        stages=[name.strip() for name in stages.split(",") if name.strip()],
+        stages=_split(stages),
+        phases=_split(phases),
         others=others,
         against=against,
         rounds=rounds,
@@ -110,6 +113,11 @@ def bench_run(
     print_table(tables.build_table(report))
     if any(not failure["out_of_memory"] for failure in report["failures"]):
         ctx.exit(FAILED)
+
+
+def _split(names: str) -> list[str]:
+    """Return the names between commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 @bench.command("compare")

@@ -181,6 +181,8 @@ def test_wrong_options_are_refused(tiny: Callable[..., str], cli: Cli, stub: str
     config = tiny(*SQUARE)
     for options, pattern in (
         (["--stages", "8x8,9"], r"--stages 9: there is no such stage; the stages are 4x4, 8x8, 16x16"),
+        (["--phases", "fade"], "--phases fade: there is no such phase; the phases are steady and fading"),
+        (["--phases", "fading", "--stages", "0"], "--phases fading: none of the chosen stages fades"),
         (["--rounds", "5"], "--rounds must be at least 6, and is 5"),
         (["--json", "no/such.json"], r"--json no/such\.json: there is no folder no"),
         (["--against", "other.py"], r"--against 'other\.py': write FILE\.py:FUNCTION"),

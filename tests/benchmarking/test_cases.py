@@ -202,6 +202,48 @@ def test_a_gpu_s_power_and_kernels_are_in_its_rows(
         assert row["busy_share"] == pytest.approx(5e-6 * row["images_per_second"] / 4)
 
 
+def test_a_process_waits_for_its_turn_once_it_has_compiled(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benching, "choose_event_recorder", lambda device: lambda work: [])
+    done: list[str] = []
+    report = bench(
+        tiny("train.latent_size = 4"),
+        plugins=[stub],
+        stages=["1"],
+        phases=["fading"],
+        against=["theirs.py:make"],
+        matrix_product={"float32": 1e-3},
+        wait_for_turn=lambda: done.append("its turn"),
+        progress=lambda line: done.append(line.rpartition(": ")[2]),
+    )
+    assert report["failures"] == []
+    ours, theirs = report["rows"]
+    assert (ours["phase"], theirs["phase"]) == ("fading", "fading")
+    assert ours["of_matrix_product"] == pytest.approx(ours["tflops_per_second"] * 1e6)
+    assert done[:4] == ["first iteration of tiny", "its turn", "first iteration of theirs", "6 rounds of iterations"]
+    assert done[-2:] == ["kernels of tiny", "kernels of theirs"]
+    assert ours["launches"] == theirs["launches"] == 0
+
+
+def test_contenders_are_kept_for_their_kernels_where_there_is_one_case(
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benching, "choose_event_recorder", lambda device: lambda work: [])
+    built = []
+    build = casing.build_own_contender
+
+    def note(*args: Any) -> Any:
+        built.append(args)
+        return build(*args)
+
+    monkeypatch.setattr(casing, "build_own_contender", note)
+    bench(tiny(), plugins=[stub], stages=["0"])
+    assert len(built) == 1
+    bench(tiny(), plugins=[stub], stages=["1"])
+    assert len(built) == 1 + 2 * 2  # steady and fading, for their speed and for their kernels
+
+
 def test_kernels_that_cannot_be_counted_cost_no_row(
     tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
