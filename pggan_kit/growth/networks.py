@@ -142,6 +142,8 @@ class GrowingNetwork(nn.Module):
         self.seed = seed
         self.blocks = nn.ModuleDict()
         self.bridge: nn.Module | None = None
+        # Whether each parameter was made to learn: later `requires_grad` says whose turn it is.
+        self._learns: dict[nn.Parameter, bool] = {}
         self._forget_searches()
 
     def _forget_searches(self) -> None:
@@ -203,12 +205,32 @@ class GrowingNetwork(nn.Module):
 
     def learning_weights(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters that learn, searched once after each growth and each freezing."""
-        if not self.frozen:
-            return self.weights()
         if self._learning_weights is None:
             frozen = {param for built in self.pieces() if built.piece in self.frozen for param in built.weights}
-            self._learning_weights = tuple(param for param in self.weights() if param not in frozen)
+            learning = (param for param in self.weights() if param not in frozen and not self.is_constant(param))
+            self._learning_weights = tuple(learning)
         return self._learning_weights
+
+    def reset_requires_grad(self) -> None:
+        """Let `requires_grad` of each parameter be as the architecture made it, whatever was frozen or trained last."""
+        for param, learns in self._learns.items():
+            param.requires_grad_(learns)
+
+    def is_constant(self, param: nn.Parameter) -> bool:
+        """Return whether the architecture made a parameter with `requires_grad` False: it never learns."""
+        return not self._learns[param]
+
+    def _take_in_layers(self) -> None:
+        """Check the layers that have come, and note which of their parameters learn.
+
+        Raises:
+            PluginError: See `require_registered`.
+        """
+        self.require_registered()
+        self._note_learning_parameters()
+
+    def _note_learning_parameters(self) -> None:
+        self._learns = {param: self._learns.get(param, param.requires_grad) for param in self.parameters()}
 
     def list_moving_buffers(self) -> list[Tensor]:
         """Return the buffers of all layers that are not frozen."""
@@ -244,6 +266,7 @@ class GrowingNetwork(nn.Module):
         """Drop the old path. Does nothing where there is none."""
         self.bridge = None
         self._forget_searches()
+        self._note_learning_parameters()
 
 
 class Synthesis(NamedTuple):
@@ -288,7 +311,7 @@ class Generator(GrowingNetwork):
         self._births: dict[nn.Parameter, int] = {}
         self._first_names: dict[nn.Parameter, str] = {}
         self._note_births(base)
-        self.require_registered()
+        self._take_in_layers()
 
     def grow(self, stage: Stage, bridged: bool) -> None:
         """Add the block of `stage`; with `bridged`, keep the old path beside it until `end_fade`."""
@@ -312,7 +335,7 @@ class Generator(GrowingNetwork):
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.generator_bridge(previous, stage, self.image_resampling, old_to_image)
         self._note_births(stage)
-        self.require_registered()
+        self._take_in_layers()
 
     def end_fade(self) -> None:
         """Drop the old path. Does nothing where there is none."""
@@ -527,7 +550,7 @@ class ImageReader(GrowingNetwork):
             self.seed_piece("bridge", stage)
             self.bridge = self.architecture.discriminator_bridge(previous, stage, self.image_resampling, old_from_image)
         self.stage = stage
-        self.require_registered()
+        self._take_in_layers()
 
     def _list_named_modules(self) -> list[tuple[str, Stage, nn.Module | None]]:
         newest = self.stages[-1]
@@ -583,7 +606,7 @@ class Discriminator(ImageReader):
         self.resize: nn.Module | None = None
         self.seed_piece("head", base)
         self.head = architecture.discriminator_head(base)
-        self.require_registered()
+        self._take_in_layers()
 
     def expect_images_of(self, stage: Stage) -> None:
         """Prepare for images of a stage's size, which need not be its own."""
@@ -653,7 +676,7 @@ class Encoder(ImageReader):
         maker: Any = architecture
         self.seed_piece("head", base)
         self.head = maker.encoder_head(base, latent_size)
-        self.require_registered()
+        self._take_in_layers()
 
     def forward(self, images: Tensor, alpha: Tensor | None = None) -> Tensor:
         """Return codes (N, K), where K is what the architecture's head makes.

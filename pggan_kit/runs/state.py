@@ -229,6 +229,10 @@ class TrainState:
     def _build_optimizers(self) -> None:
         former = self.optimizers.values()
 
+        # An update may go by `requires_grad`, which the last step set for the network that it moved.
+        for net in self.networks.values():
+            net.reset_requires_grad()
+
         # The optimizers of both networks, and of the encoder where there is one.
         built: object = self.experiment.update.optimizers(
             self.experiment, self.stage, self.generator, self.discriminator
@@ -246,6 +250,9 @@ class TrainState:
                     )
             self.optimizers.update(further)
         self._require_whole_optimizers(former)
+        for net in self.networks.values():
+            if net.frozen:
+                net.freeze(net.frozen)
 
         # They are prepared for captured steps, scaled losses and the factors of pieces.
         for optimizer in self.optimizers.values():
@@ -255,13 +262,13 @@ class TrainState:
         self._factors = None
 
     def _require_whole_optimizers(self, former: Collection[torch.optim.Optimizer]) -> None:
-        """Check that the optimizers are new, and hold all weights.
+        """Check that the optimizers are new, and hold all weights that learn.
 
         Args:
             former: Those that were built before.
 
         Raises:
-            PluginError: One was built before, or a weight is in none.
+            PluginError: One was built before, or a weight that learns is in none.
         """
         for name, optimizer in self.optimizers.items():
             if any(optimizer is each for each in former):
@@ -274,7 +281,7 @@ class TrainState:
         held = {param for group in groups for param in group["params"]}
         for net in self.networks.values():
             for name, param in net.named_parameters():
-                if param not in held:
+                if param not in held and not net.is_constant(param):
                     raise PluginError(
                         f"train.update: no optimizer holds the {net.kind}'s weight {name}, which would never learn: "
                         "give all of its parameters() to an optimizer, whose build() must hold all that it is given"

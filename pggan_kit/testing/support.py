@@ -128,13 +128,15 @@ def perturb(net: nn.Module, seed: int = 0, size: float = 0.1) -> None:
 
 
 def require_gradients(net: nn.Module, name: str) -> None:
-    """Fail where a parameter got no gradient, or one that is 0 throughout or not finite.
+    """Fail where a parameter that learns got no gradient, or one that is 0 throughout or not finite.
 
     Args:
         net: The network or module, after a backward pass.
         name: Its name for the message.
     """
     for key, param in net.named_parameters():
+        if not param.requires_grad:
+            continue
         require(param.grad is not None, f"no gradient flows to {name}'s parameter {key}: the output ignores it")
         assert param.grad is not None
         require(bool(param.grad.isfinite().all()), f"the gradient of {name}'s parameter {key} is not finite")

@@ -176,7 +176,7 @@ class UpdateSuite(StepSuite):
         return ctx, returned
 
     def test_optimizers(self) -> None:
-        """Require optimizers that together hold every parameter of all networks."""
+        """Require optimizers that together hold every parameter of all networks that learns."""
         # The state of training checks them as it is made.
         try:
             self.state()

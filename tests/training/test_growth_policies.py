@@ -224,7 +224,7 @@ def test_weights_are_what_must_learn() -> None:
 
     class NoWeights(PGGAN):
         def to_image(self, stage: Stage) -> nn.Module:
-            return nn.Conv2d(4, stage.image_channels, 1).requires_grad_(False) if stage.index == 0 else Sum()
+            return nn.Conv2d(4, stage.image_channels, 1) if stage.index == 0 else Sum()
 
     class Sum(nn.Module):
         def forward(self, features: torch.Tensor) -> torch.Tensor:
