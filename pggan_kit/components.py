@@ -553,6 +553,10 @@ class Update(Protocol):
     It may have `batches_in_a_call`, the number of batches that a network sees at once: 2 where reals and fakes go
     through the discriminator together and are compared with each other. Without it, a call has one batch.
 
+    It may have `count_drawn_batches(position)`, the number of batches of reals that an iteration draws which begins at
+    that place of the clock: what is told of a run before it is trained, such as the age of its averages, counts
+    iterations by it. Without it, each draws one batch.
+
     Where a setting of its own moves with the clock, it may have `check_at(position)`, which raises a ConfigError where
     the setting is out of range. It is asked at places all over the schedule before anything is trained.
     An update that trains an encoder beside G and D has `encoder_optimizers(experiment, stage, encoder)`, which returns
