@@ -256,6 +256,23 @@ def test_minibatch_discrimination_against_two_loops() -> None:
     torch.testing.assert_close(alike[:, 3:], torch.full((5, 4), 5.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_minibatch_discrimination_is_not_computed_in_low_precision(dtype: torch.dtype) -> None:
+    """Samples that resemble each other differ by less than products in low precision resolve."""
+    layer = MinibatchDiscrimination(64, lambda inputs, outputs: nn.Linear(inputs, outputs, bias=False))
+    alike = draw_noise(1, 64) + 0.01 * draw_noise(8, 64, seed=1)
+    low = alike.to(dtype)
+    with torch.no_grad():
+        points = (low.double() @ layer.project.weight.double().T).view(8, 100, 5)
+        wanted = torch.exp(-(points[:, None] - points[None]).abs().sum(3)).sum(1)
+        with torch.autocast("cpu", dtype):
+            precise = layer(low.float())
+            output = layer(low)
+    assert precise.dtype == torch.float32 and output.dtype == dtype
+    torch.testing.assert_close(precise[:, 64:].double(), wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(output[:, 64:], wanted.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+
+
 def test_weights_scaled_at_the_start_make_the_same_first_networks() -> None:
     z = draw_noise(4, 8)
     images = draw_noise(4, 1, 8, 8)
