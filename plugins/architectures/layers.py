@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pggan_kit import Downsample, Upsample, at_least_float32, check_choice, conv2d, leaky_relu
+from pggan_kit import Downsample, Stage, Upsample, at_least_float32, check_choice, conv2d, leaky_relu
 from pggan_kit.components import BatchStatistic
 
 LEAK = 0.2
@@ -294,16 +294,30 @@ class Layers:
         return layer
 
 
-def describe_batch_norm(net: str, layers: Layers, samples: int) -> list[BatchStatistic]:
+def describe_batch_norm(net: str, layers: Layers, stage: Stage, samples: int) -> list[BatchStatistic]:
     """Return the batch norm of a network's layers, if they have one.
 
     Args:
-        net: `generator` or `discriminator`.
-        layers: Layers of that network.
+        net: `generator`, `discriminator` or `encoder`.
+        layers: Layers of that network, some of which are at the base size.
+        stage: Stage of the network.
         samples: Number of samples of a call.
+
+    Raises:
+        ValueError: A map of the base size has one pixel, and there is only one sample.
     """
     if layers.norm != "batch":
         return []
+
+    base = stage
+    while base.previous is not None:
+        base = base.previous
+    if samples * base.height * base.width == 1:
+        setting = "generator_norm" if net == "generator" else "discriminator_norm"
+        raise ValueError(
+            f"{setting} = 'batch' needs at least 2 samples in a call: at the base size {base.size} each sample has a "
+            "single value per map"
+        )
     return [BatchStatistic(net, "batch norm", samples, ALONE)]
 
 

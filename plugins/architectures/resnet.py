@@ -131,10 +131,14 @@ class ResNet(ImageSpaceFade):
         return SumHead(self.width(stage), stage, self.discriminator_layers, self.conditioning)
 
     def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
-        """Return the batch norm of either network."""
+        """Return the batch norm of either network.
+
+        Raises:
+            ValueError: A map of one pixel has batch norm, and there is only one sample.
+        """
         return [
-            *describe_batch_norm("generator", self.generator_layers, samples),
-            *describe_batch_norm("discriminator", self.discriminator_layers, samples),
+            *describe_batch_norm("generator", self.generator_layers, stage, samples),
+            *describe_batch_norm("discriminator", self.discriminator_layers, stage, samples),
         ]
 
 
