@@ -150,7 +150,7 @@ def list_planned_parts(
         return []
     steps: list[int] = []
     for group in group_steps(update, schedule, starts, starts[-1], schedule.end(starts)):
-        steps += [group.begin + number * group.images for number in range(group.count)]
+        steps += [group.begin + number * group.images for number in range(group.steps)]
     pieces = name_pieces(stage, nets)
 
     def ask(step: int) -> list[float]:

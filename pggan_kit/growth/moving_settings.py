@@ -138,7 +138,7 @@ def list_places(schedule: Schedule, update: Update) -> Iterator[Position]:
                 continue
             # A curve may leave its range in the last step alone; what it gives behind that is never used.
             *_, group = group_steps(update, schedule, own_starts, start, high)
-            last = max(low, group.begin + (group.count - 1) * group.images)
+            last = max(low, group.begin + (group.steps - 1) * group.images)
             step = max(1, (high - low) // PLACES_IN_A_PHASE)
             places = {*range(low, last, step), last}
             for images in sorted(places):

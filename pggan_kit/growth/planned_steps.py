@@ -18,12 +18,12 @@ class StepGroup(NamedTuple):
 
     Attributes:
         begin: Clock at the first of them.
-        count: Number of steps.
+        steps: Number of steps.
         images: Reals that each of them draws.
     """
 
     begin: int
-    count: int
+    steps: int
     images: int
 
 
@@ -69,9 +69,9 @@ def group_steps(
     while images < end:
         drawn_batches = count_drawn_batches(update, schedule.at(images, starts))
         drawn = drawn_batches * batch_size
-        count = min(max(1, batches_of_a_group // drawn_batches), -(-(end - images) // drawn))
-        yield StepGroup(images, count, drawn)
-        images += count * drawn
+        steps = min(max(1, batches_of_a_group // drawn_batches), -(-(end - images) // drawn))
+        yield StepGroup(images, steps, drawn)
+        images += steps * drawn
 
 
 def count_steps(update: Update, schedule: Schedule, starts: Sequence[int], phase: str) -> int:
@@ -84,7 +84,7 @@ def count_steps(update: Update, schedule: Schedule, starts: Sequence[int], phase
         phase: `fade` or `stable`.
     """
     begin, end = find_phase(schedule, starts, phase)
-    return sum(group.count for group in group_steps(update, schedule, starts, begin, end))
+    return sum(group.steps for group in group_steps(update, schedule, starts, begin, end))
 
 
 def find_phase(schedule: Schedule, starts: Sequence[int], phase: str) -> tuple[int, int]:

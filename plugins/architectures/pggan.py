@@ -156,7 +156,7 @@ class PGGAN(ImageSpaceFade):
         new = self.width(stage)
         old = self.width(previous)
         layers = self.discriminator_layers
-        down = resampling.down(old, stage.factor)
+        down = layers.down(resampling, old, stage.factor)
         first = [
             layers.conv(new, new, bias=layers.conv_has_bias),
             layers.norm_and_activation_after(new),

@@ -36,7 +36,7 @@ def test_groups_hold_the_steps_that_are_taken(n_critic: Any) -> None:
         images += 4 * update.count_drawn_batches(schedule.at(images, [0]))
     for most in (10_000, 100):
         groups = list(group_steps(update, schedule, [0], 0, schedule.total, most))
-        grouped = [group.begin + number * group.images for group in groups for number in range(group.count)]
+        grouped = [group.begin + number * group.images for group in groups for number in range(group.steps)]
         if most == 10_000 or isinstance(n_critic, int):
             assert grouped == taken
         assert abs(len(grouped) - len(taken)) <= 0.02 * len(taken) and grouped[-1] < schedule.total
