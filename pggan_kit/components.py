@@ -124,7 +124,7 @@ class BatchStatistic(NamedTuple):
     """Something that a network computes over several samples of a call.
 
     Attributes:
-        net: The network, `generator` or `discriminator`.
+        net: The network, `generator`, `discriminator` or, where the architecture has `encoder_head`, `encoder`.
         name: The name for people, e.g. `minibatch stddev`.
         group: Number of samples that it is computed over, at least 1.
         alone: The statistic of one sample, e.g. `a constant`, as the end of a sentence that begins with its name.
@@ -259,6 +259,9 @@ class StyledStem(Protocol):
 @runtime_checkable
 class Penalty(Protocol):
     """A term on the discriminator that may look at its gradients.
+
+    It may have `runs_critic`, which is False where it looks at the scores that it is given and never calls `critic`: D
+    then sees no calls but the update's. Without it, D is taken to be called.
 
     Attributes:
         weight: Factor of the term; may be per stage or a curve.
@@ -551,7 +554,12 @@ class Update(Protocol):
     """One training iteration.
 
     It may have `batches_in_a_call`, the number of batches that a network sees at once: 2 where reals and fakes go
-    through the discriminator together and are compared with each other. Without it, a call has one batch.
+    through the discriminator together and are compared with each other. Without it, a call has one batch. Penalties
+    run D on one batch in any case.
+
+    It may have `count_drawn_batches(position)`, the number of batches of reals that an iteration draws which begins at
+    that place of the clock: what is told of a run before it is trained, such as the age of its averages, counts
+    iterations by it. Without it, each draws one batch.
 
     Where a setting of its own moves with the clock, it may have `check_at(position)`, which raises a ConfigError where
     the setting is out of range. It is asked at places all over the schedule before anything is trained.

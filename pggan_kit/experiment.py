@@ -70,7 +70,8 @@ class Experiment:
         discriminator_architecture: The pieces of D, where they come from another architecture than those of G. None for
             `architecture`.
         encoder_architecture: The pieces of an encoder E, which reads images as a discriminator does, for updates that
-            train one; it needs an `encoder_head`. E has the stages of G and the alphas of D. None for no encoder.
+            train one; it needs an `encoder_head`. E has the stages of G and the alphas of D, and is given no labels,
+            whatever the architecture does with them in the others. None for no encoder.
         resampling: The pair that changes the size of features.
         loss: The adversarial loss, with its penalties on D.
         generator_penalties: Terms that are added to G's, whatever the loss and the update are.

@@ -76,7 +76,7 @@ def values_per_stage(name: str, value: PerStage[T] | None, sizes: Sequence[Size]
         return []
     if not isinstance(value, Mapping):
         return [value] * len(sizes)
-    if not all(isinstance(key, int) and not isinstance(key, bool) for key in value):
+    if not all(isinstance(key, int) and not isinstance(key, bool) and key >= 1 for key in value):
         raise SettingError(name, f"must be keyed by image height, e.g. {{4: ..., 64: ...}}, not {dict(value)}")
 
     # The value of a height holds up to the next one.

@@ -134,7 +134,7 @@ class Prepared:
         # Something of each network must learn everywhere.
         for stage in list_trained_stages(schedule):
             try:
-                list_planned_parts(experiment.growth, schedule, stage, experiment.nets)
+                list_planned_parts(experiment.growth, experiment.update, schedule, stage, experiment.nets)
             except TrainingError as error:
                 raise ConfigError(str(error)) from None
 

@@ -18,6 +18,7 @@ from pggan_kit.experiment import Experiment
 from pggan_kit.growth.averages import PowerAverage, list_names
 from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.growth.moving_settings import list_moving_settings
+from pggan_kit.growth.planned_steps import count_steps
 from pggan_kit.runs.average import AverageAge
 from pggan_kit.runs.average_snapshots import compute_interval
 from pggan_kit.runs.state import TrainState
@@ -25,7 +26,7 @@ from pggan_kit.schedule import FADE, STABLE, Schedule, Stage, value_at
 from pggan_kit.system import distributed
 from pggan_kit.ticks import Tick
 from pggan_kit.training.batch_statistics import list_batch_statistics, list_trained_stages
-from pggan_kit.training.compiler import compiling_pays, count_steps
+from pggan_kit.training.compiler import compiling_pays
 
 COPIES = 4
 """Tensors of the size of a network's weights: weights, gradients and Adam's two moments. G has its averages besides."""
@@ -108,19 +109,18 @@ def _list_group_sizes(prepared: Prepared, stage: Stage, schedule: Schedule) -> d
 def _list_learning_parts(prepared: Prepared, stage: Stage, schedule: Schedule) -> list[dict[str, Any]]:
     """Return the parts of a stage in which other pieces are frozen, with a description of each."""
     experiment = prepared.built.experiment
-    parts = list_planned_parts(experiment.growth, schedule, stage, experiment.nets)
+    parts = list_planned_parts(experiment.growth, experiment.update, schedule, stage, experiment.nets)
     return [{"images": part.begin, "text": part.text} for part in parts]
 
 
 def _list_compiled_phases(prepared: Prepared, stage: Stage, schedule: Schedule, device: torch.device) -> list[str]:
     """Return the phases of a stage that `train.compile` compiles on a device."""
-    setting = prepared.built.experiment.compile
+    experiment = prepared.built.experiment
     starts = schedule.planned_starts()[: stage.index + 1]
-    images = schedule.end(starts) - starts[-1]
     phases = []
     for phase in (FADE, STABLE):
-        steps = count_steps(stage, phase, images)
-        if steps > 0 and compiling_pays(setting, steps, stage, device):
+        steps = count_steps(experiment.update, schedule, starts, phase)
+        if steps > 0 and compiling_pays(experiment.compile, steps, stage, device):
             phases.append(phase)
     return phases
 

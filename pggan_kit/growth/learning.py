@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pggan_kit.components import GrowthPolicy, Piece
+from pggan_kit.components import GrowthPolicy, Piece, Update
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.fade import NETS
 from pggan_kit.growth.learning_rates import set_learning_factor
 from pggan_kit.growth.moving_settings import name_place
 from pggan_kit.growth.networks import GrowingNetwork
+from pggan_kit.growth.planned_steps import group_steps
 from pggan_kit.schedule import Position, Schedule, Stage
 
 LOOKED_AT = 200
@@ -127,7 +128,7 @@ class LearningPart(NamedTuple):
 
 
 def list_planned_parts(
-    policy: GrowthPolicy | None, schedule: Schedule, stage: Stage, nets: Sequence[str] = NETS
+    policy: GrowthPolicy | None, update: Update, schedule: Schedule, stage: Stage, nets: Sequence[str] = NETS
 ) -> list[LearningPart]:
     """Return the parts of a stage in which other pieces are frozen than before, as the schedule plans its steps.
 
@@ -136,6 +137,7 @@ def list_planned_parts(
 
     Args:
         policy: the policy; None where everything learns.
+        update: the update, which decides where steps begin.
         schedule: the stages.
         stage: the stage to look at.
         nets: the names of the networks.
@@ -144,9 +146,11 @@ def list_planned_parts(
         ConfigError, TrainingError: see `ask_factors`.
     """
     starts = schedule.planned_starts()[: stage.index + 1]
-    steps = range(starts[-1], schedule.end(starts), stage.batch_size)
-    if policy is None or not steps:
+    if policy is None or schedule.end(starts) == starts[-1]:
         return []
+    steps: list[int] = []
+    for group in group_steps(update, schedule, starts, starts[-1], schedule.end(starts)):
+        steps += [group.begin + number * group.images for number in range(group.steps)]
     pieces = name_pieces(stage, nets)
 
     def ask(step: int) -> list[float]:
@@ -176,7 +180,7 @@ def list_planned_parts(
 def acts_at_base(policy: GrowthPolicy | None, schedule: Schedule, nets: Sequence[str] = NETS) -> bool:
     """Return whether a policy changes a factor in the base stage, where nothing has grown yet.
 
-    It is asked before each step that the schedule plans there.
+    It is asked at each batch that the schedule plans there, so before each step, however many batches an update draws.
     """
     base = schedule.stages[0]
     pieces = name_pieces(base, nets)

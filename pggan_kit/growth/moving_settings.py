@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pggan_kit.components import GeneratorPenalty, Penalty
+from pggan_kit.components import GeneratorPenalty, Penalty, Update
 from pggan_kit.errors import ConfigError, SettingError
 from pggan_kit.growth.learning_rates import set_rate
-from pggan_kit.schedule import Curve, Position, Schedule, is_moving, value_at
+from pggan_kit.growth.planned_steps import find_phase, group_steps
+from pggan_kit.schedule import FADE, STABLE, Curve, Position, Schedule, is_moving, value_at
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +81,7 @@ def find_weight(penalty: Penalty | GeneratorPenalty, position: Position) -> floa
 
 def check_over_schedule(
     schedule: Schedule,
+    update: Update,
     penalties: Iterable[Penalty | GeneratorPenalty],
     optimizers: Mapping[str, torch.optim.Optimizer],
     checks: Sequence[Callable[[Position], object]],
@@ -88,6 +90,7 @@ def check_over_schedule(
 
     Args:
         schedule: The stages.
+        update: The update, which decides where steps begin.
         penalties: The penalties on both networks.
         optimizers: The optimizers by name.
         checks: Functions that raise a ConfigError where a value is out of range.
@@ -102,7 +105,7 @@ def check_over_schedule(
         return
 
     # Reading a value checks it.
-    for position in list_places(schedule):
+    for position in list_places(schedule, update):
         for penalty in moving:
             find_weight(penalty, position)
         for name, optimizer in following.items():
@@ -124,21 +127,20 @@ def name_place(name: str, position: Position) -> Iterator[None]:
         raise ConfigError(f"{name}: {error}, at {position}") from None
 
 
-def list_places(schedule: Schedule) -> Iterator[Position]:
+def list_places(schedule: Schedule, update: Update) -> Iterator[Position]:
     """Yield places of the planned schedule at which steps may begin, each phase's first and last among them."""
     starts = schedule.planned_starts()
     for index, start in enumerate(starts):
         own_starts = starts[: index + 1]
-        end = schedule.end(own_starts)
-        middle = min(end, start + schedule.stages[index].fade_images)
-        batch_size = schedule.stages[index].batch_size
-        for low, high in ((start, middle), (middle, end)):
+        for phase in (FADE, STABLE):
+            low, high = find_phase(schedule, own_starts, phase)
+            if low == high:
+                continue
+            # A curve may leave its range in the last step alone; what it gives behind that is never used.
+            *_, group = group_steps(update, schedule, own_starts, start, high)
+            last = max(low, group.begin + (group.steps - 1) * group.images)
             step = max(1, (high - low) // PLACES_IN_A_PHASE)
-            places = set(range(low, high, step))
-            # A curve may leave its range in the last step alone.
-            last = start + (high - start - 1) // batch_size * batch_size
-            if last > low:
-                places.add(last)
+            places = {*range(low, last, step), last}
             for images in sorted(places):
                 yield schedule.at(images, own_starts)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pggan_kit.components import Average
+from pggan_kit.components import Average, Update
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.moving_settings import name_place
+from pggan_kit.growth.planned_steps import group_steps
 from pggan_kit.schedule import Position, Schedule, Stage
 from pggan_kit.system.seeding import derive, fork_random_numbers, numpy_generator, torch_generator
 
@@ -118,7 +119,7 @@ class AverageAge(NamedTuple):
 def list_average_ages(experiment: Experiment, schedule: Schedule, starts: Sequence[int]) -> list[AverageAge]:
     """Return the age of each average at the end of each stage that spends images, from the current stage on.
 
-    It assumes that each update draws one batch, and that each stage spends just its budget.
+    It assumes that each stage spends just its budget.
 
     Args:
         experiment: the settings.
@@ -135,47 +136,43 @@ def list_average_ages(experiment: Experiment, schedule: Schedule, starts: Sequen
         # A stage without images leaves the average as it was.
         if end > planned_starts[-1]:
             for average in experiment.averages:
-                ages += _list_ages_at_end(average, schedule, planned_starts, end)
+                ages += _list_ages_at_end(average, experiment.update, schedule, planned_starts, end)
         planned_starts.append(end)
     return ages
 
 
-def _list_ages_at_end(average: Average, schedule: Schedule, starts: Sequence[int], end: int) -> list[AverageAge]:
+def _list_ages_at_end(
+    average: Average, update: Update, schedule: Schedule, starts: Sequence[int], end: int
+) -> list[AverageAge]:
     """Return the age of each of an average's names at the end of the last stage of `starts`."""
     stage = schedule.stages[len(starts) - 1]
     begin = starts[-1]
-    before_stage = compute_shares_from_before(average, schedule, starts, begin, end)
+    before_stage = compute_shares_from_before(average, update, schedule, starts, begin, end)
     before_fade_end: list[float | None] = [None] * len(average.names)
     if stage.fade_images > 0:
         fade_end = min(end, begin + stage.fade_images)
-        before_fade_end = [*compute_shares_from_before(average, schedule, starts, fade_end, end)]
+        before_fade_end = [*compute_shares_from_before(average, update, schedule, starts, fade_end, end)]
     fitting = _compute_fitting_half_life(end - begin)
     rows = zip(average.names, before_stage, before_fade_end, strict=True)
     return [AverageAge(stage, name, share, fade_share, fitting) for name, share, fade_share in rows]
 
 
 def compute_shares_from_before(
-    average: Average, schedule: Schedule, starts: Sequence[int], moment: int, end: int
+    average: Average, update: Update, schedule: Schedule, starts: Sequence[int], moment: int, end: int
 ) -> list[float]:
     """Return the share of the weight of each of an average's names, at the clock `end`, from before `moment`.
 
     Both lie within the last stage of `starts`. The piece is one of the run's first, born at 0. Of many updates, as many
     are looked at as `LOOKED_AT`, each for its neighbours too.
     """
-    # Many updates are taken in strides, each with the share in its middle.
-    batch_size = schedule.stages[len(starts) - 1].batch_size
-    updates = -(-(end - moment) // batch_size)
-    stride = -(-updates // LOOKED_AT)
-
-    # What is left of the first weights after each.
+    # What is left of the first weights after each group of updates, all with the share in its middle.
     remaining = [1.0] * len(average.names)
-    done = 0
-    while done < updates and max(remaining) > NEGLIGIBLE:
-        count = min(stride, updates - done)
-        images = moment + (done + count // 2) * batch_size
-        shares = compute_shares(average, schedule.at(images, starts), images, batch_size)
+    for begin, count, drawn in group_steps(update, schedule, starts, moment, end, LOOKED_AT):
+        images = begin + count // 2 * drawn
+        shares = compute_shares(average, schedule.at(images, starts), images, drawn)
         remaining = [rest * (1.0 - share) ** count for rest, share in zip(remaining, shares, strict=True)]
-        done += count
+        if max(remaining) <= NEGLIGIBLE:
+            break
     return remaining
 
 

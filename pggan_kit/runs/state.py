@@ -128,7 +128,7 @@ class TrainState:
             check_at: Callable[[Position], object] | None = getattr(component, "check_at", None)
             if check_at is not None:
                 checks.append(check_at)
-        check_over_schedule(self.schedule, penalties, self.optimizers, checks)
+        check_over_schedule(self.schedule, experiment.update, penalties, self.optimizers, checks)
 
     @property
     def stage(self) -> Stage:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from pggan_kit.components import BatchStatistic, Resampling, Scores, StyledStem
 from pggan_kit.errors import PluginError
-from pggan_kit.growth.fade import NETS
+from pggan_kit.growth.fade import ENCODER, NETS
 from pggan_kit.growth.networks import Discriminator, Encoder, Generator, GrowingNetwork
 from pggan_kit.layers.batches import declare_batches
 from pggan_kit.layers.resampling import Area
@@ -164,9 +164,7 @@ class ArchitectureSuite(StepSuite):
             return
         for stages in self.iterate_growths():
             fades = len(stages) > 1
-            encoder = Encoder(self.make(), self.resampling(), Area(), 0, self.latent_size, stages[0])
-            for stage in stages[1:]:
-                encoder.grow(stage, fades and stage is stages[-1])
+            encoder = self._grow_encoder(stages)
             perturb(encoder)
 
             # A batch at the size that it has grown to.
@@ -184,6 +182,13 @@ class ArchitectureSuite(StepSuite):
             # Each parameter takes part in the codes.
             (codes * draw_noise(*codes.shape)).sum().backward()
             require_gradients(encoder, f"the encoder at {newest.size}")
+
+    def _grow_encoder(self, stages: Sequence[Stage]) -> Encoder:
+        """Return an encoder that has grown to the last of the stages, in its fade."""
+        encoder = Encoder(self.make(), self.resampling(), Area(), 0, self.latent_size, stages[0])
+        for stage in stages[1:]:
+            encoder.grow(stage, bridged=stage is stages[-1])
+        return encoder
 
     def test_function_at_alpha_0(self) -> None:
         """Require grown networks to compute at alpha 0 what they did before, or `preserves_function` to be False."""
@@ -311,6 +316,9 @@ class ArchitectureSuite(StepSuite):
             return
         for stages in self.iterate_growths():
             generator, discriminator = self.grow_networks(stages, bridged=True)
+            readers: list[Discriminator | Encoder] = [discriminator]
+            if hasattr(self.make(), "encoder_head"):
+                readers.append(self._grow_encoder(stages))
             for count in self.batch_sizes:
                 try:
                     statistics = declare(stages[-1], count)
@@ -322,10 +330,15 @@ class ArchitectureSuite(StepSuite):
                 latents, _ = self.draw_latents(count)
                 images = draw_noise(count, *_image_shape(stages[-1]))
                 self._check_dependence(generator, latents, statistics, where)
-                self._check_dependence(discriminator, images, statistics, where)
+                for reader in readers:
+                    self._check_dependence(reader, images, statistics, where)
 
     def _check_dependence(
-        self, net: Generator | Discriminator, given: Tensor, statistics: Sequence[BatchStatistic], where: str
+        self,
+        net: Generator | Discriminator | Encoder,
+        given: Tensor,
+        statistics: Sequence[BatchStatistic],
+        where: str,
     ) -> None:
         """Change all samples but the first, and check whether the first one's output changes as declared."""
         depends = measure_influence(self._bind_network(net, len(given)), given) > self.tolerance
@@ -341,7 +354,7 @@ class ArchitectureSuite(StepSuite):
             "sample's output depends on the others",
         )
 
-    def _bind_network(self, net: Generator | Discriminator, count: int) -> Callable[[Tensor], Tensor]:
+    def _bind_network(self, net: Generator | Discriminator | Encoder, count: int) -> Callable[[Tensor], Tensor]:
         """Return a network whose weights were moved a little, with its labels and alpha, which forgets each call."""
         perturb(net)
         before = copy_weights(net)
@@ -350,6 +363,9 @@ class ArchitectureSuite(StepSuite):
 
         def call(batch: Tensor) -> Tensor:
             net.load_state_dict(before)  # running statistics and spectral norm's estimate move with each call
+            if isinstance(net, Encoder):
+                codes: Tensor = net(batch, alpha)
+                return codes
             return _as_tensor(net(batch, labels, alpha))
 
         return call
@@ -480,8 +496,9 @@ def _judge(discriminator: Discriminator, images: Tensor, labels: Tensor | None, 
 def _check_statistics(statistics: Sequence[Any], samples: int, where: str) -> None:
     for statistic in statistics:
         require(
-            isinstance(statistic, BatchStatistic) and statistic.net in NETS,
-            f"batch_statistics {where} gives {statistic!r}, not a BatchStatistic of the generator or discriminator",
+            isinstance(statistic, BatchStatistic) and statistic.net in (*NETS, ENCODER),
+            f"batch_statistics {where} gives {statistic!r}, not a BatchStatistic of the generator, discriminator or "
+            "encoder",
         )
         require(
             1 <= statistic.group <= samples,

@@ -91,6 +91,19 @@ class PenaltySuite(StepSuite):
                 where = f"for a batch of {count} with {channels} channels"
                 require_finite_number(value, where)
 
+    def test_runs_critic(self) -> None:
+        """Require a penalty that says `runs_critic = False` to look at the given scores alone."""
+        penalty = self.make()
+        critic = SmoothCritic()
+        calls: list[Any] = []
+        critic.register_forward_hook(lambda *call: calls.append(call))
+        self.value(penalty, critic)
+        # The scores that it is given take two.
+        require(
+            getattr(penalty, "runs_critic", True) or len(calls) == 2,
+            "runs_critic is False, and the penalty calls the critic: leave runs_critic out",
+        )
+
     def test_gradients_flow(self) -> None:
         """Require gradients to the critic's weights."""
         critic = SmoothCritic()

@@ -18,6 +18,7 @@ from torch import Tensor
 from pggan_kit.errors import PluginError, SettingError
 from pggan_kit.experiment import MEMORY_FORMATS
 from pggan_kit.growth.fade import NETS, PATHS
+from pggan_kit.growth.planned_steps import count_drawn_batches
 from pggan_kit.plugin_host.contracts import find_marked_hooks, require_protocol
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -140,13 +141,8 @@ class Suite:
 
 
 class TrainedSuite(Suite):
-    """The checks of kinds that an experiment picks: two stages, 4x4 and 8x8, with toys for everything else.
+    """The checks of kinds that an experiment picks: two stages, 4x4 and 8x8, with toys for everything else."""
 
-    Attributes:
-        batches: Batches of reals that one iteration with the component draws.
-    """
-
-    batches = 1
     _ended: ClassVar[dict[str, TrainedRun]] = {}
     """Runs of this class that tests share, by what is particular to them."""
 
@@ -217,8 +213,9 @@ class TrainedSuite(Suite):
 
         # The last step may spend more than what is left, but by less than one iteration.
         overdrawn = run.state.images - run.schedule.total
+        batches = count_drawn_batches(run.state.experiment.update, run.state.position)
         require(
-            0 <= overdrawn < self.batches * run.schedule.stages[-1].batch_size,
+            0 <= overdrawn < batches * run.state.stage.batch_size,
             f"with {name} the run spends {run.state.images} images where its schedule has {run.schedule.total}",
         )
         require(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pggan_kit.components import EncoderTerms, Reals, Scores, TensorBatch, Terms
 from pggan_kit.errors import PluginError
+from pggan_kit.growth.planned_steps import count_drawn_batches
 from pggan_kit.runs.state import TrainState
 from pggan_kit.schedule import Position, Stage, Varying
 from pggan_kit.testing.suite import StepSuite, start_fade
@@ -195,10 +196,16 @@ class UpdateSuite(StepSuite):
                 require(net in ctx.moved, f"one step changes nothing of the {net}: ctx.minimise is never called for it")
 
     def test_draws_through_the_context(self) -> None:
-        """Require reals and latents from the context; the clock moves by whole batches."""
+        """Require reals and latents from the context; the clock moves by as many whole batches as declared."""
         state = self.state()
+        declared = count_drawn_batches(state.experiment.update, state.position)
         ctx, _ = self.step(state)
         require(ctx.real_batches > 0, "the update draws no reals through ctx.reals(): the clock would stand still")
+        require(
+            ctx.real_batches == declared,
+            f"a step draws {ctx.real_batches} batches of reals, and {declared} by count_drawn_batches(position), which "
+            "gives 1 where there is no such method",
+        )
         require(bool(ctx.drawn_streams), "the update draws no latents through ctx.latents()")
         later, _ = self.step(state)
         require(

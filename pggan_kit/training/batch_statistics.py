@@ -6,14 +6,23 @@ from collections.abc import Iterable, Sequence
 
 from pggan_kit.components import BatchStatistic
 from pggan_kit.experiment import Experiment
-from pggan_kit.growth.fade import NETS
 from pggan_kit.schedule import Schedule, Stage
 
 
-def count_samples(experiment: Experiment, stage: Stage, rows: int) -> int:
-    """Return how many samples a network sees in one call, where a process has `rows` rows of the stage's batch."""
-    batches = getattr(experiment.update, "batches_in_a_call", 1)
-    return int(batches * (rows // experiment.count_micro_batches(stage, rows)))
+def count_samples(experiment: Experiment, stage: Stage, rows: int, net: str) -> int:
+    """Return the fewest samples that a network sees in one call.
+
+    Args:
+        experiment: The chosen components and settings.
+        stage: The stage.
+        rows: Rows of the stage's batch in one process.
+        net: The network.
+    """
+    batches: int = getattr(experiment.update, "batches_in_a_call", 1)
+    # Penalties run D on images of their own, as many as there are reals.
+    if net == "discriminator" and any(getattr(penalty, "runs_critic", True) for penalty in experiment.loss.penalties):
+        batches = 1
+    return batches * (rows // experiment.count_micro_batches(stage, rows))
 
 
 def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Sequence[BatchStatistic]:
@@ -27,9 +36,9 @@ def list_batch_statistics(experiment: Experiment, stage: Stage, rows: int) -> Se
     Raises:
         ValueError: The networks cannot be trained with so few samples.
     """
-    samples = count_samples(experiment, stage, rows)
     statistics: list[BatchStatistic] = []
-    for net in NETS:
+    for net in experiment.nets:
+        samples = count_samples(experiment, stage, rows, net)
         # An architecture that compares no samples need not have the method.
         declare = getattr(experiment.find_architecture(net), "batch_statistics", None)
         if declare is not None:
@@ -51,10 +60,10 @@ def list_warnings(experiment: Experiment, stages: Iterable[Stage], processes: in
     sizes: dict[str, list[str]] = {}
     for stage in stages:
         rows = stage.batch_size // processes
-        samples = count_samples(experiment, stage, rows)
         parts = processes * experiment.count_micro_batches(stage, rows)
         for statistic in list_batch_statistics(experiment, stage, rows):
             if statistic.group == 1:
+                samples = count_samples(experiment, stage, rows, statistic.net)
                 problem = describe_lone_statistic(statistic, samples)
                 sizes.setdefault(problem, []).append(stage.size)
             elif statistic.of_neighbours and parts > 1:

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from pggan_kit.errors import ConfigError, first_line
 from pggan_kit.experiment import Experiment
+from pggan_kit.growth.planned_steps import count_steps
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import FADE, Schedule, Stage
+from pggan_kit.schedule import Schedule, Stage
 from pggan_kit.system.seeding import fork_random_numbers
 from pggan_kit.training.non_finite import list_float_buffers
 from pggan_kit.training.parity import (
@@ -143,8 +144,7 @@ class Compiler:
             self._recalled = dict(recalled or {})
             self._outcome = {net: EAGER for net, outcome in self._recalled.items() if outcome == EAGER}
 
-        stage_images = schedule.end(state.starts) - state.starts[-1]
-        steps = count_steps(state.stage, state.phase, stage_images)
+        steps = count_steps(self.experiment.update, schedule, state.starts, state.phase)
         self._active = self._usable and compiling_pays(self.experiment.compile, steps, state.stage, self._device)
 
     def leave_region(self) -> None:
@@ -411,19 +411,6 @@ def compiling_pays(setting: str, steps: int, stage: Stage, device: torch.device)
     if device.type == "cuda":
         fewest *= max(1.0, PAYS_FROM_SIZE / math.sqrt(stage.height * stage.width))
     return steps >= fewest
-
-
-def count_steps(stage: Stage, phase: str, stage_images: int) -> int:
-    """Return the number of steps of a region, if nothing ends it early and each draws one batch of reals.
-
-    Args:
-        stage: The stage of the region.
-        phase: Its phase, `fade` or `stable`.
-        stage_images: Images of the whole stage.
-    """
-    fade_images = min(stage.fade_images, stage_images)
-    images = fade_images if phase == FADE else stage_images - fade_images
-    return -(-images // stage.batch_size)
 
 
 def require_compiler(experiment: Experiment, device: torch.device) -> None:

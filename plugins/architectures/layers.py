@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pggan_kit import Downsample, Upsample, at_least_float32, check_choice, conv2d, leaky_relu
+from pggan_kit import Downsample, Resampling, Stage, Upsample, at_least_float32, check_choice, conv2d, leaky_relu
 from pggan_kit.components import BatchStatistic
 
 LEAK = 0.2
@@ -212,7 +212,8 @@ class Layers:
         activation: `leaky_relu` or `relu`.
         norm: `pixel`; `batch` (Ioffe and Szegedy 2015) or `layer` (Ba et al. 2016: over channels and pixels, with a
             gain and an offset for each channel); `spectral` (Miyato et al. 2018): each weight, seen as a matrix with
-            a row for each output, is divided by its largest singular value; or `none`.
+            a row for each output, is divided by its largest singular value, and so are those of a learned resampling;
+            or `none`.
         equalized_lr: Whether to scale weights at run time. Otherwise they are drawn with the scale that they would have
             had (He et al. 2015), so that the first outputs are the same. Under spectral norm weights have no scale of
             their own.
@@ -245,6 +246,25 @@ class Layers:
     def dense(self, in_features: int, out_features: int, gain: float = math.sqrt(2), bias: bool = True) -> nn.Module:
         """Return a dense layer: see `EqualizedLinear`."""
         return self._scale_weight(EqualizedLinear(in_features, out_features, gain, bias))
+
+    def down(self, resampling: Resampling, channels: int, factor: int) -> Downsample:
+        """Return a pair's module that makes features smaller; under spectral norm, its weights are divided as all are.
+
+        Args:
+            resampling: The pair, which may be learned. Where its modules scale weights at run time, they do so by
+                `scale`.
+            channels: Number of maps.
+            factor: Factor of reduction.
+        """
+        down = resampling.down(channels, factor)
+        if self.norm != "spectral":
+            return down
+        for module in list(down.modules()):
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if parameter.dim() > 1:
+                    spectral_norm(module, name)
+                    module.scale = 1.0  # type: ignore[assignment]
+        return down
 
     def activation(self, inplace: bool = False) -> nn.Module:
         """Return the activation; `inplace` only directly behind a layer, whose output nothing else reads."""
@@ -294,16 +314,30 @@ class Layers:
         return layer
 
 
-def describe_batch_norm(net: str, layers: Layers, samples: int) -> list[BatchStatistic]:
+def describe_batch_norm(net: str, layers: Layers, stage: Stage, samples: int) -> list[BatchStatistic]:
     """Return the batch norm of a network's layers, if they have one.
 
     Args:
-        net: `generator` or `discriminator`.
-        layers: Layers of that network.
+        net: `generator`, `discriminator` or `encoder`.
+        layers: Layers of that network, some of which are at the base size.
+        stage: Stage of the network.
         samples: Number of samples of a call.
+
+    Raises:
+        ValueError: A map of the base size has one pixel, and there is only one sample.
     """
     if layers.norm != "batch":
         return []
+
+    base = stage
+    while base.previous is not None:
+        base = base.previous
+    if samples * base.height * base.width == 1:
+        setting = "generator_norm" if net == "generator" else "discriminator_norm"
+        raise ValueError(
+            f"{setting} = 'batch' needs at least 2 samples in a call: at the base size {base.size} each sample has a "
+            "single value per map"
+        )
     return [BatchStatistic(net, "batch norm", samples, ALONE)]
 
 

@@ -181,6 +181,16 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the features: (N, F) -> (N, F + B)."""
+        closeness = self._compute_closeness(at_least_float32(x))
+        return torch.cat([x, closeness.to(x.dtype)], 1)
+
+    def _compute_closeness(self, x: Tensor) -> Tensor:
+        """Return the sums o (N, B): near 16 for 16 samples alike, where low precision does not tell them apart."""
+        # Autocast would compute the products in low precision. A file for other software holds no autocast, not even
+        # none.
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._compute_closeness(x)
         points = self.project(x).view(len(x), self.kernels, -1)
         distances = (points[:, None] - points[None]).abs().sum(3)
-        return torch.cat([x, torch.exp(-distances).sum(1)], 1)
+        return torch.exp(-distances).sum(1)

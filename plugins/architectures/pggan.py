@@ -156,7 +156,7 @@ class PGGAN(ImageSpaceFade):
         new = self.width(stage)
         old = self.width(previous)
         layers = self.discriminator_layers
-        down = resampling.down(old, stage.factor)
+        down = layers.down(resampling, old, stage.factor)
         first = [
             layers.conv(new, new, bias=layers.conv_has_bias),
             layers.norm_and_activation_after(new),
@@ -179,10 +179,11 @@ class PGGAN(ImageSpaceFade):
         return EncoderHead(self.width(stage), stage, self.discriminator_layers, latent_size)
 
     def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
-        """Return the batch norm of either network, and D's statistic of the batch.
+        """Return the batch norm of each network, and D's statistic of the batch.
 
         Raises:
-            ValueError: D's dense layer has batch norm, and there is only one sample.
+            ValueError: The dense layer of D and of an encoder, or a map of one pixel, has batch norm, and there is only
+                one sample.
         """
         if samples == 1 and self.discriminator_layers.norm == "batch":
             raise ValueError(
@@ -191,8 +192,9 @@ class PGGAN(ImageSpaceFade):
             )
 
         return [
-            *describe_batch_norm("generator", self.generator_layers, samples),
-            *describe_batch_norm("discriminator", self.discriminator_layers, samples),
+            *describe_batch_norm("generator", self.generator_layers, stage, samples),
+            *describe_batch_norm("discriminator", self.discriminator_layers, stage, samples),
+            *describe_batch_norm("encoder", self.discriminator_layers, stage, samples),
             *describe_minibatch(self.minibatch, self.stddev_group, samples),
         ]
 

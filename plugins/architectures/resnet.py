@@ -119,22 +119,26 @@ class ResNet(ImageSpaceFade):
             layers.norm_and_activation_before(new),
             layers.conv(new, new, bias=layers.conv_has_bias),
             layers.norm_and_activation_before(new),
-            layers.conv(new, old, gain=1.0, resample=resampling.down(old, stage.factor)),
+            layers.conv(new, old, gain=1.0, resample=layers.down(resampling, old, stage.factor)),
         )
 
         # Down first makes the 1x1 cheaper by the square of the factor.
         mix = layers.conv(new, old, 1, gain=1.0)
-        return Residual(branch, nn.Sequential(resampling.down(new, stage.factor), mix))
+        return Residual(branch, nn.Sequential(layers.down(resampling, new, stage.factor), mix))
 
     def discriminator_head(self, stage: Stage) -> nn.Module:
         """Return D's head: a residual block, activation, sum over pixels, one score."""
         return SumHead(self.width(stage), stage, self.discriminator_layers, self.conditioning)
 
     def batch_statistics(self, stage: Stage, samples: int) -> list[BatchStatistic]:
-        """Return the batch norm of either network."""
+        """Return the batch norm of either network.
+
+        Raises:
+            ValueError: A map of one pixel has batch norm, and there is only one sample.
+        """
         return [
-            *describe_batch_norm("generator", self.generator_layers, samples),
-            *describe_batch_norm("discriminator", self.discriminator_layers, samples),
+            *describe_batch_norm("generator", self.generator_layers, stage, samples),
+            *describe_batch_norm("discriminator", self.discriminator_layers, stage, samples),
         ]
 
 

@@ -34,6 +34,8 @@ class SkipPGGAN(PGGAN):
     Two convolutions of a new stage start at zero: G's to the image, and the last one of D's block. So after a hard
     switch G gives the images of before, enlarged by `train.resampling`, and D gives the scores of before to images
     reduced by it. In a fade alpha multiplies what the new stage adds, as long as `train.image_resampling` is the same.
+    With `output = 'tanh'` a hard switch changes G's images unless enlarging repeats pixels, as `Nearest` does: `tanh`
+    of what `Bilinear` and `Blur` interpolate is not what they interpolate of `tanh`.
 
     D has no normalisation, and leaky ReLUs: zero weights have no singular value to divide by, other norms would amplify
     the outputs of these layers after the first step, and ReLU would keep them at zero.

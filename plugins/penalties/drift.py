@@ -16,6 +16,8 @@ class Drift(WeightedPenalty):
         every: Number k of updates of D: every k-th one adds the term, multiplied by k. At least 1.
     """
 
+    runs_critic = False
+
     def __init__(self, weight: Varying[float] = 1e-3, every: int = 1) -> None:
         super().__init__(weight, every)
 

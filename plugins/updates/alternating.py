@@ -64,7 +64,7 @@ class Alternating:
         # Update D, each time on reals and latents of its own.
         d_losses: list[dict[str, Tensor]] = []
         d_scores: list[dict[str, Tensor]] = []
-        for _ in range(self._count_critic_updates(ctx.position)):
+        for _ in range(self.count_drawn_batches(ctx.position)):
             reals = ctx.reals()
             batch: dict[str, Tensor | None] = {
                 "real": reals.images,
@@ -88,15 +88,15 @@ class Alternating:
         return report_step(d_losses, g_losses, d_scores, ctx.loss.penalties)
 
     def check_at(self, position: Position) -> None:
-        """Check n_critic at a place on the clock.
+        """Check n_critic at a place on the clock; see `count_drawn_batches`."""
+        self.count_drawn_batches(position)
+
+    def count_drawn_batches(self, position: Position) -> int:
+        """Return n_critic at a place on the clock: each update of D draws a batch of reals.
 
         Raises:
             ConfigError: A curve's value is no number that rounds to at least 1.
         """
-        self._count_critic_updates(position)
-
-    def _count_critic_updates(self, position: Position) -> int:
-        """Return n_critic at a place on the clock; see `check_at`."""
         value = value_at(self.n_critic, position, "n_critic")
         if not 0.5 <= value < math.inf:
             raise ConfigError(f"updates.Alternating.n_critic must round to at least 1, and is {value} at {position}")

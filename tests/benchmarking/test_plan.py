@@ -402,9 +402,11 @@ def test_parts_of_a_batch_take_neighbours_apart(
     assert not torch.allclose(NeighbourStddev(4)(x[::parts])[:, 1].flatten(), whole[::parts])
 
 
+@pytest.mark.parametrize(("penalty", "samples"), [("@penalties.Drift()", 6), ("@penalties.R1()", 3)])
 def test_a_joint_batch_is_counted_as_discriminators_see_it(
-    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., str], stub: str, monkeypatch: pytest.MonkeyPatch, penalty: str, samples: int
 ) -> None:
+    """A penalty that runs D shows it one batch, whatever the update shows it."""
     seen: set[int] = set()
     forward = Discriminator.forward
 
@@ -413,11 +415,19 @@ def test_a_joint_batch_is_counted_as_discriminators_see_it(
         return forward(self, images, *rest, **named)
 
     monkeypatch.setattr(Discriminator, "forward", note_samples)
-    config = tiny(*JOINT, "schedule.batch_size = 6", "train.micro_batch = 3", "train.collapse_below = 0")
+    config = tiny(
+        *JOINT,
+        f"losses.Hinge.penalties = [{penalty}]",
+        "schedule.batch_size = 6",
+        "train.micro_batch = 3",
+        "train.collapse_below = 0",
+    )
     prepared = prepare(config, plugins=[stub])
     train(config, plugins=[stub])
-    samples = {count_samples(prepared.built.experiment, stage, 6) for stage in prepared.schedule().stages}
-    assert samples == seen == {6}
+    counts = {
+        count_samples(prepared.built.experiment, stage, 6, "discriminator") for stage in prepared.schedule().stages
+    }
+    assert counts == {samples} and seen == {samples, 6}
 
 
 def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> None:
@@ -427,6 +437,12 @@ def test_too_few_samples_to_train_are_refused(rejected: Callable[..., str]) -> N
     )
     micro = ["schedule.batch_size = 4", "train.micro_batch = 1", "architectures.PGGAN.discriminator_norm = 'batch'"]
     rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples", *micro)
+
+
+def test_too_few_samples_of_a_penalty_are_refused(rejected: Callable[..., str]) -> None:
+    joint = [*JOINT, "schedule.batch_size = 1", "architectures.PGGAN.discriminator_norm = 'batch'"]
+    penalty = "losses.Hinge.penalties = [@penalties.GradientPenalty()]"
+    rejected("at 4x4 discriminator_norm = 'batch' needs at least 2 samples in a call: ", *joint, penalty)
 
 
 def test_the_resized_copies_are_shown(

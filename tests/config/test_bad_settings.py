@@ -224,6 +224,8 @@ RANGES = [
     ("schedule.sizes", "(4.0, 8)", "must be a list of"),
     ("schedule.batch_size", "0", "must be a whole number of at least 1, and is 0"),
     ("schedule.batch_size", "{8: 4}", "no value for height 4"),
+    ("schedule.batch_size", "{-4: 4}", "must be keyed by image height"),
+    ("architectures.PGGAN.channels", "{0: 4}", "must be keyed by image height"),
     ("schedule.batch_size", "2.5", "must be a whole number"),
     ("schedule.batch_size", "True", "must be a whole number"),
     ("schedule.fade_images", "-1", "must be at least 0, and is -1"),

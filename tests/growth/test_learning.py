@@ -25,7 +25,9 @@ from pggan_kit.schedule import Position, ScheduleSettings
 from pggan_kit.testing.support import are_equal
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
 from pggan_plugins.growth import Everything, FreezeD, FreezeOld, SlowOld, WarmUpNew
+from pggan_plugins.updates import Alternating
 
+UPDATE = Alternating()
 SCHEDULE = ScheduleSettings((4, 8, 16), fade_images=40, stable_images=60, batch_size=4).resolve(16, 1, 0)
 
 
@@ -52,7 +54,7 @@ def test_a_factor_is_a_finite_number_of_at_least_0(answer: Any) -> None:
 def test_a_setting_without_a_value_for_a_stage_is_named(learning: Any) -> None:
     """As an object in Python may have it: gin checks its type, and the schedule is not known before."""
     with pytest.raises(ConfigError, match=r"^train\.growth: learning (has no value for height 4|must have a value)"):
-        list_planned_parts(FreezeD(learning), SCHEDULE, SCHEDULE.stages[0])
+        list_planned_parts(FreezeD(learning), UPDATE, SCHEDULE, SCHEDULE.stages[0])
 
 
 def test_something_of_each_network_learns() -> None:
@@ -242,21 +244,27 @@ def test_an_optimizer_without_a_rate_can_freeze_but_not_slow() -> None:
 
 def test_the_plan_of_a_stage_has_a_part_wherever_other_pieces_are_frozen() -> None:
     stage = SCHEDULE.stages[1]
-    assert list_planned_parts(None, SCHEDULE, stage) == []
-    assert list_planned_parts(Everything(), SCHEDULE, stage) == [(60, "")]
+    assert list_planned_parts(None, UPDATE, SCHEDULE, stage) == []
+    assert list_planned_parts(Everything(), UPDATE, SCHEDULE, stage) == [(60, "")]
     frozen = "generator's stem of 4x4 frozen"
-    assert list_planned_parts(FreezeOld(), SCHEDULE, stage) == [(60, frozen)]
-    assert list_planned_parts(FreezeOld(images=50), SCHEDULE, stage) == [(60, frozen), (112, "")]
+    assert list_planned_parts(FreezeOld(), UPDATE, SCHEDULE, stage) == [(60, frozen)]
+    assert list_planned_parts(FreezeOld(images=50), UPDATE, SCHEDULE, stage) == [(60, frozen), (112, "")]
     slowed = "generator's stem of 4x4, discriminator's head of 4x4 at 0.1 of the rate"
-    assert list_planned_parts(SlowOld(), SCHEDULE, stage) == [(60, slowed)]
+    assert list_planned_parts(SlowOld(), UPDATE, SCHEDULE, stage) == [(60, slowed)]
 
     warming = "generator's block of 8x8, generator's to_image of 8x8 at 0.1 to 1 of the rate"
-    assert list_planned_parts(WarmUpNew(40, nets=["generator"]), SCHEDULE, stage) == [(60, warming)]
+    assert list_planned_parts(WarmUpNew(40, nets=["generator"]), UPDATE, SCHEDULE, stage) == [(60, warming)]
 
     # Also in a stage of many more steps than are looked at.
     long = ScheduleSettings((4, 8), 0, 100_000, 1).resolve(16, 1, 0)
-    parts = list_planned_parts(FreezeD(learning=1, images=54_321), long, long.stages[1])
+    parts = list_planned_parts(FreezeD(learning=1, images=54_321), UPDATE, long, long.stages[1])
     assert [part.begin for part in parts] == [100_000, 154_321]
+
+    # A part begins with a step, of which each draws three batches here.
+    parts = list_planned_parts(FreezeD(learning=1, images=54_321), Alternating(3), long, long.stages[1])
+    assert [part.begin for part in parts] == [100_000, 154_321 + -54_321 % 3]
+    parts = list_planned_parts(FreezeOld(images=50), Alternating(3), SCHEDULE, stage)
+    assert parts == [(60, frozen), (60 + 5 * 12, "")]
 
 
 def test_which_policies_act_before_the_first_growth() -> None:

@@ -12,10 +12,12 @@ from pggan_kit.growth.averages import HalfLife
 from pggan_kit.growth.moving_settings import list_moving_settings, list_places
 from pggan_kit.runs.average import compute_shares
 from pggan_kit.schedule import ScheduleSettings
+from pggan_kit.testing.toys import ToyUpdate
 from pggan_plugins.augmentations import ADA
 from pggan_plugins.curves import Linear
 from pggan_plugins.growth import SlowOld, WarmUpNew
 from pggan_plugins.penalties import R1
+from pggan_plugins.updates import Alternating
 
 FALLING = ["curves.Linear.begin = 0.9", "curves.Linear.end = -0.5"]
 RISING = ["curves.Linear.begin = 0.5", "curves.Linear.end = 1.5"]
@@ -71,13 +73,28 @@ def test_a_value_that_is_out_of_range_anywhere_is_refused_before_training(
 )
 def test_the_last_step_of_each_phase_is_among_the_places_that_are_checked(settings: ScheduleSettings) -> None:
     schedule = settings.resolve(100, 1, 0)
-    checked = {(place.images, place.phase) for place in list_places(schedule)}
+    checked = {(place.images, place.phase) for place in list_places(schedule, ToyUpdate())}
     for index, stage in enumerate(schedule.stages):
         starts = schedule.planned_starts()[: index + 1]
         last = {}
         for images in range(starts[-1], schedule.end(starts), stage.batch_size):
             last[schedule.at(images, starts).phase] = images
         assert checked >= {(images, phase) for phase, images in last.items()}
+
+
+@pytest.mark.parametrize("n_critic", [5, {4: 3, 8: 2}])
+def test_no_place_behind_the_last_step_of_a_phase_is_checked(n_critic: Any) -> None:
+    """A step of several batches begins earlier than the last batch of its phase."""
+    schedule = ScheduleSettings((4, 8), 400, 1600, 8).resolve(100, 1, 0)
+    update = Alternating(n_critic)
+    places = list(list_places(schedule, update))
+    for index, stage in enumerate(schedule.stages):
+        starts = schedule.planned_starts()[: index + 1]
+        drawn = 8 * (n_critic if isinstance(n_critic, int) else n_critic[stage.height])
+        steps = [schedule.at(images, starts) for images in range(starts[-1], schedule.end(starts), drawn)]
+        for phase in {step.phase for step in steps}:
+            last = max(step.images for step in steps if step.phase == phase)
+            assert last == max(place.images for place in places if (place.stage, place.phase) == (stage, phase))
 
 
 def test_a_value_that_leaves_its_range_in_the_last_step_alone_is_refused_before_training(

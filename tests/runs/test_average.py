@@ -38,10 +38,12 @@ from pggan_kit.testing.tiny_runs import load_mid_fade, make_run, make_tiny_exper
 from pggan_kit.testing.toys import ToyDataset
 from pggan_plugins.architectures import PGGAN, ResNet, StyleGAN2, Tutorial
 from pggan_plugins.averages import Copy, HalfLife, PerUpdate, PowerFunction
+from pggan_plugins.curves import Steps
 from pggan_plugins.datasets import MNIST
 from pggan_plugins.features import Digits
 from pggan_plugins.metrics import FrechetDistance
 from pggan_plugins.switches import Linear
+from pggan_plugins.updates import Alternating
 
 EXPERIMENTS = ROOT / "experiments"
 GROWING = ScheduleSettings((4, 8, 16), fade_images=24, stable_images=24, batch_size={4: 4, 8: 2, 16: 8})
@@ -331,6 +333,22 @@ def test_each_of_several_averages_has_an_age() -> None:
     assert [age.name for age in ages if age.warning is not None] == ["per_update", "power_0.287675", "per_update"]
 
 
+def test_the_age_of_an_average_counts_updates_that_draw_several_batches_once() -> None:
+    schedule = ScheduleSettings((4, 8), fade_images=3200, stable_images=9600, batch_size=32).resolve(1000, 1, 0)
+
+    def list_shares(average: Average, n_critic: Any) -> list[float]:
+        experiment = make_tiny_experiment({"averages": [average], "update": Alternating(n_critic)})
+        return [age.before_stage for age in list_average_ages(experiment, schedule, [0])]
+
+    assert list_shares(PerUpdate(0.999), 5) == pytest.approx([0.999**60, 0.999**80])
+    assert list_shares(PerUpdate(0.999), {4: 1, 8: 4}) == pytest.approx([0.999**300, 0.999**100])
+    # A half-life is one of images, whatever an update draws.
+    assert list_shares(HalfLife(3200, None), 5) == pytest.approx([2**-3, 2**-4])
+    # 2 at the first half of the schedule, at 11,200, and 1 from there on.
+    halved = Steps({0: 2, 11_200: 1})
+    assert list_shares(PerUpdate(0.999), halved) == pytest.approx([0.999**150, 0.999 ** (25 + 350)])
+
+
 def test_stages_without_images_and_those_past_the_total_have_no_age() -> None:
     settings = ScheduleSettings((4, 8, 16, 32), 0, {4: 0, 8: 320, 16: 320, 32: 320}, 32, total_images=480)
     found_ages = list_ages(settings.resolve(1000, 1, 0), HalfLife(160, None))
@@ -608,6 +626,6 @@ def test_the_age_of_an_average_over_a_million_updates_is_looked_up_at_once(monke
     compute = half_life.compute_shares
     monkeypatch.setattr(half_life, "compute_shares", lambda *place: looks.append(1) or compute(*place))
     schedule = ScheduleSettings((4,), 0, 16_000_000, 16).resolve(100, 1, 0)
-    (share,) = compute_shares_from_before(half_life, schedule, [0], 0, 16_000_000)
+    (share,) = compute_shares_from_before(half_life, Alternating(), schedule, [0], 0, 16_000_000)
     assert share == pytest.approx(0.5**8, rel=1e-9)
     assert len(looks) <= 2_000

@@ -163,6 +163,14 @@ class OnePerSample(SquaredScores):
         return rs.score.square()
 
 
+@penalty_defect("test_runs_critic", "runs_critic is False, and the penalty calls the critic")
+class HidesItsCalls(SquaredScores):
+    runs_critic = False
+
+    def __call__(self, critic: Any, real: Tensor, fake: Tensor, *args: Any) -> Tensor:
+        return super().__call__(critic, real, fake, critic(fake), *args[1:])
+
+
 @penalty_defect("test_gradients_flow", "nothing is penalised")
 class Detached(SquaredScores):
     def __call__(self, *args: Any) -> Tensor:

@@ -18,6 +18,7 @@ from pggan_kit import Scores
 from pggan_kit.components import BatchStatistic
 from pggan_kit.layers.resampling import Area, AreaDownsample, NearestUpsample
 from pggan_kit.testing.toys import ToyArchitecture
+from pggan_plugins.architectures import PGGAN
 
 DEFECTS = Defects()
 defect = DEFECTS.register
@@ -144,6 +145,15 @@ class DeclaresTooLittle(MixesBatches):
 
     def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
         return [BatchStatistic("generator", "mean", 1, "0")]
+
+
+@defect(suites.ArchitectureSuite, "test_batch_statistics", "the encoder's output of .* depends .* declares nothing")
+class LeavesOutTheEncoder(PGGAN):
+    def __init__(self) -> None:
+        super().__init__(channels=4, discriminator_norm="batch")
+
+    def batch_statistics(self, stage: Any, samples: int) -> list[BatchStatistic]:
+        return [each for each in super().batch_statistics(stage, samples) if each.net != "encoder"]
 
 
 @defect(suites.ArchitectureSuite, "test_batch_statistics", "declares mean of several samples for the generator")

@@ -347,7 +347,7 @@ def test_updates_that_follow_a_curve_make_other_kinds_of_step(
 class Deciding(Alternating):
     """The number of updates of D depends on the clock, by no setting."""
 
-    def _count_critic_updates(self, position: Any) -> int:
+    def count_drawn_batches(self, position: Any) -> int:
         return 2 if position.images % 3 == 0 else 1
 
 

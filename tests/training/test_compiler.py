@@ -25,7 +25,7 @@ from pggan_kit import hookimpl, image_gradients
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 from pggan_kit.experiment import COMPILE
-from pggan_kit.schedule import FADE, STABLE, ScheduleSettings
+from pggan_kit.schedule import ScheduleSettings
 from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, make_stages
 from pggan_kit.testing.tiny_runs import make_tiny_experiment
@@ -34,7 +34,6 @@ from pggan_kit.training.compiler import (
     PAYS_FROM_STEPS,
     SeparateOutputs,
     compiling_pays,
-    count_steps,
     describe_missing_compiler,
     translate_to_machine_code,
 )
@@ -363,10 +362,6 @@ def test_where_compiling_pays() -> None:
         assert [compiling_pays("auto", factor * enough - less, other, gpu) for less in (0, 1)] == [True, False]
     assert [compiling_pays(setting, 31 * enough, stage, gpu) for setting in COMPILE] == [False, False, True]
     assert [compiling_pays(setting, 32 * enough, stage, gpu) for setting in COMPILE] == [False, True, True]
-    assert (count_steps(stage, FADE, 10), count_steps(stage, STABLE, 10)) == (0, 3)
-    stage = make_stages((4, 8), fade_images=12, stable_images=8, batch_size=4)[1]
-    assert (count_steps(stage, FADE, 20), count_steps(stage, STABLE, 20)) == (3, 2)
-    assert (count_steps(stage, FADE, 6), count_steps(stage, STABLE, 6)) == (2, 0)
 
 
 def test_auto_compiles_the_long_phases_alone() -> None:

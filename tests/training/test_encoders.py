@@ -21,6 +21,7 @@ from helpers.paths import ROOT
 from torch import Tensor, nn
 
 import pggan_kit
+from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, PluginError, RunError, SettingError
 from pggan_kit.growth.fade import PATHS
@@ -30,6 +31,7 @@ from pggan_kit.system import distributed
 from pggan_kit.testing.support import are_equal, copy_weights, perturb
 from pggan_kit.testing.tiny_runs import make_tiny_experiment, train_tiny
 from pggan_kit.testing.toys import ToyArchitecture, ToyOptimizer, ToySampler
+from pggan_kit.training.batch_statistics import list_batch_statistics
 from pggan_kit.training.non_finite import Guard, NonFiniteError
 from pggan_kit.training.step import UpdateContext
 from pggan_plugins.architectures import PGGAN
@@ -287,6 +289,23 @@ REFUSED = {
 def test_what_does_not_go_together_is_refused_before_training(case: str, rejected: Callable[..., str]) -> None:
     pattern, lines = REFUSED[case]
     rejected(pattern, *WITH_ENCODER, *lines, args=["--plugin", str(PLUGIN)])
+
+
+def test_its_batch_norm_is_checked_and_warned_of_like_the_discriminators(
+    rejected: Callable[..., str], tiny: Callable[..., str]
+) -> None:
+    own = [
+        "train.encoder_architecture = @e/architectures.PGGAN()",
+        "e/architectures.PGGAN.discriminator_norm = 'batch'",
+    ]
+    alone = [*WITH_ENCODER, *own, "train.micro_batch = 1"]
+    message = r"at 4x4 discriminator_norm = 'batch' needs at least 2 samples in a call: .*; change schedule\.batch_size"
+    rejected(message, *alone, args=["--plugin", str(PLUGIN)])
+
+    prepared = prepare(tiny(*WITH_ENCODER, *own, "train.micro_batch = 2"), plugins=PLUGINS)
+    stage = prepared.schedule().stages[0]
+    listed = list_batch_statistics(prepared.built.experiment, stage, 4)
+    assert ("encoder", "batch norm", 2) in [statistic[:3] for statistic in listed]
 
 
 def test_an_optimizer_without_an_encoder_is_refused() -> None:

@@ -126,6 +126,25 @@ def test_other_statistics_of_a_batch_are_declared() -> None:
             architecture.batch_statistics(stage, 1)
 
 
+@pytest.mark.parametrize("make", [PGGAN, ResNet])
+@pytest.mark.parametrize("norm", ["generator_norm", "discriminator_norm"])
+def test_batch_norm_of_one_pixel_of_one_sample_is_refused(norm: str, make: Any) -> None:
+    """At every size, since some layers stay at the base size; the networks themselves could not be called either."""
+    architecture = make(channels=4, **{"generator_norm": "none", "discriminator_norm": "none", norm: "batch"})
+    stages = make_stages((1, 2))
+    for stage in stages:
+        with pytest.raises(ValueError, match=f"^{norm} = 'batch' needs at least 2 samples in a call: "):
+            architecture.batch_statistics(stage, 1)
+        assert all(statistic.group == 2 for statistic in architecture.batch_statistics(stage, 2))
+
+    pair = (architecture, Area(), Area(), 0)
+    generator = Generator(*pair, 8, stages[0])
+    discriminator = Discriminator(*pair, stages[0])
+    discriminator(generator(draw_noise(2, 8), None, None), None, None)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        discriminator(generator(draw_noise(1, 8), None, None), None, None)
+
+
 def test_derivatives_of_minibatch_stddev() -> None:
     """First, second and third derivatives against torch's of the composed formula, and against differences."""
     x = draw_noise(8, 3, 2, 2, dtype=torch.float64).requires_grad_()

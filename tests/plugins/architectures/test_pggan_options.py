@@ -21,12 +21,13 @@ import pggan_kit
 from pggan_kit.api import prepare as api
 from pggan_kit.growth.networks import Discriminator, Generator
 from pggan_kit.layers.batches import declare_batches
-from pggan_kit.layers.resampling import Area
+from pggan_kit.layers.resampling import Area, Downsample
 from pggan_kit.testing import ArchitectureSuite, make_stages
 from pggan_kit.testing.support import draw_noise
-from pggan_plugins.architectures import PGGAN
+from pggan_plugins.architectures import PGGAN, ResNet
 from pggan_plugins.architectures.layers import Layers
 from pggan_plugins.architectures.minibatch import MinibatchDiscrimination, NeighbourStddev
+from pggan_plugins.resampling import Learned, PixelShuffle
 
 pytestmark = pytest.mark.usefixtures("few_calibrations")
 
@@ -101,6 +102,9 @@ class TestForeign(TestOthers):
 class TestSpectral(TestOthers):
     def make(self) -> PGGAN:
         return PGGAN(channels=4, **SPECTRAL)
+
+    def resampling(self) -> Learned:
+        return Learned()
 
 
 class ByHand:
@@ -256,6 +260,23 @@ def test_minibatch_discrimination_against_two_loops() -> None:
     torch.testing.assert_close(alike[:, 3:], torch.full((5, 4), 5.0, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_minibatch_discrimination_is_not_computed_in_low_precision(dtype: torch.dtype) -> None:
+    """Samples that resemble each other differ by less than products in low precision resolve."""
+    layer = MinibatchDiscrimination(64, lambda inputs, outputs: nn.Linear(inputs, outputs, bias=False))
+    alike = draw_noise(1, 64) + 0.01 * draw_noise(8, 64, seed=1)
+    low = alike.to(dtype)
+    with torch.no_grad():
+        points = (low.double() @ layer.project.weight.double().T).view(8, 100, 5)
+        wanted = torch.exp(-(points[:, None] - points[None]).abs().sum(3)).sum(1)
+        with torch.autocast("cpu", dtype):
+            precise = layer(low.float())
+            output = layer(low)
+    assert precise.dtype == torch.float32 and output.dtype == dtype
+    torch.testing.assert_close(precise[:, 64:].double(), wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(output[:, 64:], wanted.to(dtype), rtol=torch.finfo(dtype).eps, atol=0)
+
+
 def test_weights_scaled_at_the_start_make_the_same_first_networks() -> None:
     z = draw_noise(4, 8)
     images = draw_noise(4, 1, 8, 8)
@@ -293,6 +314,38 @@ def test_spectral_norm_divides_every_weight_by_its_largest_singular_value() -> N
         weight = layer.weight.detach().flatten(1).numpy()
         np.testing.assert_allclose(weight, original / largest, rtol=1e-3, atol=1e-6, err_msg=name)
         assert layer.scale == 1.0
+
+
+@pytest.mark.parametrize("resampling", [Learned(), Learned(equalized=False), PixelShuffle()])
+@pytest.mark.parametrize("architecture", [PGGAN(channels=6, **SPECTRAL), ResNet(channels=6)])
+def test_spectral_norm_divides_the_weights_of_a_learned_resampling(architecture: Any, resampling: Any) -> None:
+    """As a map from patches to outputs none enlarges more than by 1, whatever the pair multiplies its weights by."""
+    stages = make_stages((4, 8), 1)
+    discriminator = Discriminator(architecture, resampling, Area(), 0, stages[0])
+    discriminator.grow(stages[1], True)
+    bare = [name for name, weight in discriminator.named_parameters() if weight.dim() > 1 and "param" not in name]
+    assert bare == []
+
+    images = draw_noise(4, 1, 8, 8)
+    with torch.no_grad():
+        for _ in range(50):
+            discriminator(images, None, torch.tensor(0.5))
+    downs = [
+        module for module in discriminator.modules() if isinstance(module, Downsample) and list(module.parameters())
+    ]
+    assert len(downs) == (1 if isinstance(architecture, PGGAN) else 2)
+    for down in downs:
+        down.eval()
+        ones = torch.linalg.svdvals((down.weight * down.scale).detach().flatten(1))
+        assert float(ones[0]) == pytest.approx(1.0, rel=1e-3)
+
+    # Another network takes the weights over.
+    other = Discriminator(architecture, resampling, Area(), 1, stages[0])
+    other.grow(stages[1], True)
+    other.load_state_dict(discriminator.state_dict())
+    discriminator.eval()
+    scores = [net.eval()(images, None, torch.tensor(0.5)).score for net in (discriminator, other)]
+    torch.testing.assert_close(*scores, rtol=0, atol=0)
 
 
 def test_spectral_norm_takes_one_step_a_call_and_none_in_inference() -> None:

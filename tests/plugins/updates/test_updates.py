@@ -353,8 +353,6 @@ class TestAlternating(UpdateSuite):
 
 @train_once
 class TestAlternatingWithFiveCritics(UpdateSuite):
-    batches = 5
-
     def make(self) -> Alternating:
         return Alternating(n_critic=5)
 
