@@ -327,7 +327,7 @@ def _resume_locked(
     notes: list[str] = []
     earlier: list[dict[str, Any]] = []
     if saved is not None:
-        require_same(saved.identity, own)
+        require_same(saved.identity, own, overridden=overridden)
         earlier = saved.changes
         if saved.identity:
             changes = list_changes(saved.identity["settings"], own["settings"])
