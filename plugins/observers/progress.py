@@ -223,7 +223,7 @@ def estimate_work_left(schedule: Schedule, starts: Sequence[int], images: int) -
 def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
     # What is trained, and how to go on with it.
-    sizes = ", ".join(stage.size for stage in run.schedule.stages)
+    sizes = ", ".join(stage.size for stage in run.schedule.list_planned_stages())
     plan = f"{run.schedule.total:,} images at {sizes}"
     command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
     lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
