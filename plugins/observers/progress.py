@@ -321,7 +321,7 @@ def list_outputs(run: Run) -> list[str]:
 
 
 def format_losses(stats: Mapping[str, float]) -> str:
-    """Return a text like `generator/logistic 0.886  discriminator/R1 0.512`."""
+    """Return a text like `discriminator/R1 0.512  generator/logistic 0.886`."""
     columns = []
     for tag, value in stats.items():
         if tag.startswith(LOSS_PREFIX):
