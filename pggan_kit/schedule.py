@@ -284,6 +284,22 @@ class Schedule:
         ends = [*starts[1:], self.total]
         return [stage for stage, start, end in zip(self.stages, starts, ends, strict=True) if start < end]
 
+    def list_warnings(self, first: int = 0) -> list[str]:
+        """Return a sentence about the stages after `first` that never begin, since the total is reached before."""
+        late = []
+        start = 0
+        for stage in self.stages:
+            if start >= self.total and stage.index > first:
+                late.append(f"{stage.size} (at {start:,})")
+            start += stage.budget
+        if not late:
+            return []
+        return [
+            f"the run ends at {self.total:,} images, before these stages begin by the budgets of those before them: "
+            f"{', '.join(late)}. To train them, raise schedule.total_images, or lower schedule.fade_images and "
+            "schedule.stable_images"
+        ]
+
     def record(self) -> dict[str, Any]:
         """Return the total, and each stage's size, height and budget, as a run's `run.json` holds them."""
         stages = [{"size": stage.size, "height": stage.height, "budget": stage.budget} for stage in self.stages]
@@ -312,8 +328,9 @@ class ScheduleSettings:
         fade_images: Budget of each fade; the base size has none.
         stable_images: Budget of each stage after its fade.
         batch_size: Reals that an update draws at once, over all ranks.
-        total_images: Budget of the whole run, which lengthens or cuts the last stage. Its steps are batches of the
-            stages in which they are taken. None for the sum of the budgets.
+        total_images: Budget of the whole run. The last stage takes what the others leave of it; a stage before which
+            it is spent never begins, and a warning names it. Its steps are batches of the stages in which they are
+            taken. None for the sum of the budgets.
         discriminator_height: Height of the images that D looks at, one of those in `sizes`; may be per stage. D resizes
             what it is shown, so it may be at full size from the start (one number), or a stage ahead of G or behind it
             (`{7: 14, 14: 28}`). It must not become smaller, nor grow by two sizes at once. None for the height of G's

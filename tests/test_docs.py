@@ -32,6 +32,7 @@ from pggan_kit.ablation.plan_reading import read_plan as read_plan
 from pggan_kit.ablation.statistics import count_pairs_needed
 from pggan_kit.ablation.table import build_tables
 from pggan_kit.ablation.verdicts import add_verdicts
+from pggan_kit.api.prepare import prepare
 from pggan_kit.cli import main
 from pggan_kit.cli.base import DefaultGroup
 from pggan_kit.components import KINDS
@@ -167,6 +168,9 @@ def test_cookbook(name: str, section: str, tmp_path: Path, monkeypatch: pytest.M
             few = ["schedule.total_images = 64", "datasets.MNIST.limit = 64", "evaluation.count = 16"]
             assert pggan_kit.train("mine.gin", few, run_dir="plateau").state.steps == 2
             continue
+        as_it_is = [line for line in own if "schedule" not in line]
+        prepared = prepare("mine.gin", as_it_is, plugins)
+        assert prepared.list_warnings(prepared.schedule()) == []
         run = pggan_kit.train("mine.gin", [*SHORT, *own], plugins=plugins, run_dir="run")
         assert run.state.steps == 2 * len(run.schedule.stages) - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -57,6 +58,7 @@ def read_plan(
     except SettingError as error:
         raise ConfigError(f"{find_place(read.built, 'ablate', 'seeds')}: ablate.{error}") from None
     _require_lists_without_repeats(settings)
+    _warn_of_overrides_without_evaluation(settings, read.bindings)
 
     # The experiment of each variant, the planned ones first.
     added_variants = additions[0]
@@ -92,6 +94,20 @@ def _require_lists_without_repeats(settings: Ablation) -> None:
     lists["ablate.resample"] = bind_sources(settings.resample, settings.seeds[0])
     for name, texts in lists.items():
         gin_files.parse_text("\n".join(texts), name)
+
+
+def _warn_of_overrides_without_evaluation(settings: Ablation, bindings: Sequence[str]) -> None:
+    """Warn of overrides of `evaluation.*` that hold while runs are trained, and not when they are evaluated."""
+    evaluated = gin_files.parse_overrides(settings.evaluation)
+    for binding in gin_files.parse_overrides(bindings):
+        if binding.selector != "evaluation":
+            continue
+        if any(binding.key == other.key and binding.value != other.value for other in evaluated):
+            warnings.warn(
+                f"{binding.place} holds while runs are trained alone: ablate.evaluation binds {binding.name} to another "
+                "value for finished runs. To change that, override the list as a whole, -b 'ablate.evaluation = [...]'",
+                stacklevel=3,
+            )
 
 
 def _prepare_variants(

@@ -86,7 +86,7 @@ def export(
         lines.append(_write_onnx(path, generator))
     else:
         record = describe_generator(prepared, generator, saved.stage, name, files.read_data_record())
-        exported = ExportedGenerator(generator, record, prepared, files, saved, licence, data_licence)
+        exported = ExportedGenerator(generator, record, prepared, files, saved, checkpoint, licence, data_licence)
         lines += _write_weights(path, to, exported, dtype)
     for line in lines:
         if say is not None:

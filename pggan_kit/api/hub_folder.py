@@ -103,6 +103,7 @@ class ExportedGenerator:
         generator: The generator.
         record: What its safetensors file says about it.
         prepared, files, saved: The run, and the checkpoint that the generator is of.
+        checkpoint: How that checkpoint was chosen; see `load_generator`.
         licence, data_licence: Licences of the generator and of the training data; None where they are not given.
     """
 
@@ -111,6 +112,7 @@ class ExportedGenerator:
     prepared: Prepared
     files: RunDirectory
     saved: Snapshot
+    checkpoint: str
     licence: str | None
     data_licence: str | None
 
@@ -228,7 +230,7 @@ def _write_metrics(exported: ExportedGenerator) -> str:
     """Return a table of the metrics that the run measured last of this average in this stage, with their floors."""
     stage = exported.prepared.resolve_schedule().stages[exported.record.stage]
     own = exported.record.average
-    evaluation = f"`pggan-kit evaluate RUN --stage {stage.size} --average {own}` measures it"
+    evaluation = f"`{_name_evaluation(exported, stage.size)}` measures it"
     first = list_names(exported.prepared.built.experiment.averages)[0]
     if own != first:
         return f"Training measured the average {first}, and this generator is another one, {own}: {evaluation}."
@@ -249,6 +251,23 @@ def _write_metrics(exported: ExportedGenerator) -> str:
             floor = measured.get(f"{tag}{FLOOR}")
             lines.append(f"| {tag.removeprefix(METRICS)} | {_format_value(value)} | {_format_value(floor)} |")
     return "\n".join(lines)
+
+
+def _name_evaluation(exported: ExportedGenerator, size: str) -> str:
+    """Return the command that measures the generator of a run, which is at images of this size."""
+    words = ["pggan-kit evaluate RUN"]
+    if exported.checkpoint != "last":
+        words.append(f"--checkpoint {exported.checkpoint}")
+    is_end_of_stage = exported.checkpoint == "last" and exported.saved.stage_over
+    if exported.checkpoint == "fade" or is_end_of_stage:
+        words.append(f"--stage {size}")
+    words.append(f"--average {exported.record.average.removeprefix('width_')}")
+
+    # What is only drawn of is built without the metrics that its run measures.
+    own = {binding.name: binding.value for binding in _read_config(exported.files).bindings}
+    if not own.get("train.metrics"):
+        words.append("--metric NAME")
+    return " ".join(words)
 
 
 def _format_value(value: float | None) -> str:

@@ -45,7 +45,13 @@ from pggan_kit.growth.learning import list_planned_parts
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_component
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import Plugins, list_missing_plugins, load_plugins, load_recorded_plugins
+from pggan_kit.plugin_host.loading import (
+    Plugins,
+    list_given_plugins,
+    list_missing_plugins,
+    load_plugins,
+    load_recorded_plugins,
+)
 from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
@@ -58,6 +64,9 @@ from pggan_kit.training.batch_statistics import list_batch_statistics, list_trai
 
 KEEP_NONE = "train.keep_best = None"
 """Binding for what trains nothing and may measure something else."""
+
+PLACES_OF_WATCHERS = ("train.observers", "train.metrics")
+"""Places of what nobody needs who draws of a trained generator."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,8 +204,8 @@ class Prepared:
         return identify_networks(self.built.settings, schedule)
 
     def list_warnings(self, schedule: Schedule, first: int = 0, data: Data | None = None) -> list[str]:
-        """Return the warnings about bindings that an include takes back, data that are left out, and statistics of a
-        batch over one sample.
+        """Return the warnings about bindings that an include takes back, stages that never begin, data that are left
+        out, and statistics of a batch over one sample.
 
         Args:
             schedule: the stages.
@@ -212,6 +221,7 @@ class Prepared:
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
         return [
             *self.config.warnings,
+            *schedule.list_warnings(first),
             *list_content_warnings(experiment.dataset, skipped),
             *empty_classes,
             *list_warnings(experiment, stages, distributed.world_size()),
@@ -390,8 +400,8 @@ def prepare_run(
         plugins: plugins instead of the plugin files that the run used.
         parts: new objects for those that the run was begun with; None where there were none.
         bindings: overrides of the run's config.
-        needs_data: whether its data are opened; else what `run.json` records of them takes their place, and metrics
-            are left out.
+        needs_data: whether its data are opened; else what `run.json` records of them takes their place, and observers
+            and metrics are left out.
 
     Returns:
         The experiment, and the run's directory.
@@ -403,7 +413,8 @@ def prepare_run(
     files = RunDirectory.open(folder)
     about = files.about()
     objects = components_from_objects(parts or {})
-    require_same_places(about["objects"], objects)
+    needless = () if needs_data else PLACES_OF_WATCHERS
+    require_same_places(about["objects"], objects.names, needless)
 
     # Plugin files are trusted where the caller names them; those that the run recorded are checked.
     blocked = about["blocked"]
@@ -422,15 +433,21 @@ def prepare_run(
         # A caller's own binding of the data set wins.
         overrides = [*recorded.bindings, *bindings]
     if not needs_data:
-        overrides += ["evaluation.dataset = None", "train.metrics = []", KEEP_NONE]
+        overrides += ["evaluation.dataset = None", *[f"{place} = []" for place in needless], KEEP_NONE]
     config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
     try:
         config = make_paths_absolute(config, loaded)
         built = build_from_config(config, loaded)
     except UnknownComponentError as error:
         missing = list_missing_plugins(about["plugins"], loaded)
-        if not missing:
-            raise
-        reason = "; ".join(missing)
-        raise PluginError(f"{error.missing}: {reason}: bring it back") from error
+        given = list_given_plugins(about["plugins"])
+        if missing:
+            reason = "; ".join(missing)
+            raise PluginError(f"{error.missing}: {reason}: bring it back") from error
+        if given:
+            raise PluginError(
+                f"{error.missing}: this run was given {', '.join(given)} in Python. Give again what brings it, "
+                "plugins=[...], or name a file that does, --plugin FILE"
+            ) from error
+        raise
     return Prepared(config, loaded, built, objects.names, files.read_values()), files

@@ -14,7 +14,7 @@ from pggan_kit.growth.averages import list_names
 from pggan_kit.layers.value_maps import ValueMap
 from pggan_kit.plugin_host.contracts import find_marked_hooks
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.plugin_host.loading import list_changed_plugins, list_distributions, list_missing_plugins
+from pggan_kit.plugin_host.loading import GIVEN, list_changed_plugins, list_distributions, list_missing_plugins
 from pggan_kit.runs.average import list_average_ages
 from pggan_kit.runs.branches import (
     BranchPoint,
@@ -327,7 +327,7 @@ def _resume_locked(
     notes: list[str] = []
     earlier: list[dict[str, Any]] = []
     if saved is not None:
-        require_same(saved.identity, own)
+        require_same(saved.identity, own, overridden=overridden)
         earlier = saved.changes
         if saved.identity:
             changes = list_changes(saved.identity["settings"], own["settings"])
@@ -447,6 +447,9 @@ def _make_directory(
             }
             for plugin in prepared.plugins.loaded
         ]
+        objects = {selector for selectors in prepared.objects.values() for selector in selectors}
+        given = [name for name in prepared.plugins.list_given_components() if name not in objects]
+        plugins += [{"name": name, "origin": GIVEN, "hooks": []} for name in given]
         start = describe_start(
             plugins,
             prepared.built.config.text(),

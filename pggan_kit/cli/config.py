@@ -32,7 +32,7 @@ def config_check(file: Path, bindings: tuple[str, ...], plugins: tuple[str, ...]
         warnings.warn(line, stacklevel=2)
     for binding in prepared.built.idle:
         out.print(f"idle: {replace_unprintable(binding.text())}  ({binding.place})", soft_wrap=True)
-    sizes = " -> ".join(stage.size for stage in schedule.stages)
+    sizes = " -> ".join(stage.size for stage in schedule.list_planned_stages())
     count = len(prepared.built.components)
     out.print(f"{file}: good; {sizes}, {schedule.total:,} images, {count} components", soft_wrap=True)
 

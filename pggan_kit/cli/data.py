@@ -33,6 +33,7 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
     """
     from pggan_kit.api import prepare as api
     from pggan_kit.data.contents import describe_contents
+    from pggan_kit.data.pyramid import name_source
     from pggan_kit.runs.reals import write_sheets
     from pggan_kit.system.cache import cache_folder
 
@@ -53,7 +54,8 @@ def data_build(config: Path, sheets: Path | None, bindings: tuple[str, ...], plu
         if not pyramid.values.is_plain:
             name += f" {pyramid.values}"
         name = hashlib.sha256(name.encode()).hexdigest()[:16]
-        sheets = folder / "sheets" / name
+        # `data prune` removes them with the copies.
+        sheets = folder / "sheets" / f"{name_source(pyramid.fingerprint)}-{name}"
     sizes = [(stage.height, stage.width) for stage in schedule.stages]
     for path in write_sheets(pyramid, sizes, experiment.pictures, sheets):
         out.print(f"look at {path}", soft_wrap=True)
@@ -69,7 +71,10 @@ cache_option = click.option(
 @cache_option
 @json_option
 def data_list(cache: Path | None, as_json: bool) -> None:
-    """List the resized copies in the cache folder: whose they are, how large, and when they were last used."""
+    """List the resized copies in the cache folder: whose they are, how large, and when they were last used.
+
+    Their bytes are those of the copies and of the sheets that `data build` wrote there.
+    """
     from rich.table import Table
 
     from pggan_kit.data.cached_copies import format_size, list_copies
@@ -109,7 +114,7 @@ def data_prune(
 ) -> None:
     """Remove resized copies from the cache folder: those of these NAMES, as `data list` shows them, or all old ones.
 
-    Copies that a process uses or makes stay. What is needed again is made again.
+    Their sheets are removed with them. Copies that a process uses or makes stay. What is needed again is made again.
     """
     from pggan_kit.data.cached_copies import choose_copies, format_size, list_copies, remove_copies
     from pggan_kit.system.cache import cache_folder

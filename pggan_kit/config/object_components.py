@@ -96,30 +96,36 @@ def _bind(place: str, selectors: Sequence[str], takes_list: bool) -> str:
     return f"{place} = {calls}"
 
 
-def require_same_places(recorded: Mapping[str, Sequence[str]], now: ObjectComponents) -> None:
-    """Check that a run is resumed with objects of the same classes, in the same places, as it was begun with.
+def require_same_places(
+    recorded: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]], needless: Sequence[str] = ()
+) -> None:
+    """Check that a run is used with objects of the same classes, in the same places, as it was begun with.
 
     Args:
         recorded: The `names` of the objects that the run was begun with.
-        now: The objects that it is resumed with.
+        now: Those of the objects that are given now.
+        needless: Places whose objects may be left out.
 
     Raises:
         RunError: They differ; the message says which objects to give.
     """
-    if {place: list(selectors) for place, selectors in recorded.items()} == now.names:
+    wanted = {place: list(selectors) for place, selectors in recorded.items()}
+    left_out = {place for place in needless if place not in now}
+    if {place: selectors for place, selectors in wanted.items() if place not in left_out} == now:
         return
+    if not wanted:
+        raise RunError("parts: this run was begun without any: leave them out")
 
-    # Say which classes to give, by place.
-    wanted = []
-    for place, selectors in recorded.items():
-        classes = [selector.partition(".")[2].removesuffix(SUFFIX) for selector in selectors]
-        wanted.append(f"{place}: {', '.join(classes)}")
-    begun_with = "this one was begun without any"
-    if wanted:
-        begun_with = f"it was begun with {', '.join(wanted)}"
+    # Say which objects to give, as they are written.
+    entries = []
+    places = find_component_places()
+    for place, selectors in wanted.items():
+        made = ", ".join(f"{selector.partition('.')[2].removesuffix(SUFFIX)}(...)" for selector in selectors)
+        _, takes_list = places.get(place, ("", False))
+        entries.append(f"{place!r}: [{made}]" if takes_list else f"{place!r}: {made}")
     raise RunError(
-        "parts: resume a run with objects of the classes that it was begun with, made with the same arguments; "
-        f"{begun_with}"
+        "parts: this run was begun with objects, which are in no file. Give ones of the same classes, made with the "
+        f"same arguments, in Python: parts={{{', '.join(entries)}}}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ class Copies:
     Attributes:
         name: Name that the cache gives to the data set: another content has another name.
         dataset: Class of the data set, and where its images lie; empty where this is not known.
-        images: Number of its images; None where this is not known.
+        images: Number of its images, without those that were left out; None where this is not known.
         sizes: Sizes of the levels, smallest first, such as `8x8`; with the filter where it is not `area`.
-        bytes: Bytes on the disk.
+        bytes: Bytes on the disk, with those of the sheets that were drawn of it.
         last_used: Time of the last use, in seconds since 1970.
         unfinished: Whether builds have been stopped that can go on.
         in_use: Whether a process uses the copies or makes some, or the file system does not tell.
@@ -53,17 +54,19 @@ def list_copies(folder: Path) -> list[Copies]:
         folder: The cache folder, which need not exist.
     """
     place = folder / "pyramids"
-    copies = [_describe(place, name, files) for name, files in list_sources(place)]
+    files = dict(list_sources(place))
+    sheets = dict(list_sources(folder / "sheets"))
+    copies = [_describe(place, name, files.get(name, []), sheets.get(name, [])) for name in {**files, **sheets}]
     return sorted(copies, key=lambda one: -one.last_used)
 
 
-def _describe(place: Path, name: str, files: Sequence[Path]) -> Copies:
+def _describe(place: Path, name: str, files: Sequence[Path], sheets: Sequence[Path]) -> Copies:
     total = 0
     last_used = 0.0
     dataset = ""
     images = None
     sizes: list[tuple[int, str]] = []
-    for path in files:
+    for path in [*files, *(picture for folder in sheets for picture in folder.glob("*"))]:
         with contextlib.suppress(FileNotFoundError):  # another process has just removed or renamed it
             status = path.stat()
             total += status.st_size
@@ -117,7 +120,7 @@ def choose_copies(copies: Sequence[Copies], names: Sequence[str], older_than: fl
 
 
 def remove_copies(folder: Path, name: str) -> bool:
-    """Remove the resized copies of a data set, unless somebody uses them; return whether they are gone.
+    """Remove the resized copies and sheets of a data set, unless somebody uses them; return whether they are gone.
 
     Args:
         folder: The cache folder.
@@ -136,7 +139,11 @@ def remove_copies(folder: Path, name: str) -> bool:
         if lock is None:
             return False
         try:
-            return _remove_unused(place, name)
+            if not _remove_unused(place, name):
+                return False
+            for sheets in dict(list_sources(folder / "sheets")).get(name, []):
+                shutil.rmtree(sheets)
+            return True
         finally:
             lock.release()
     except OSError as error:

@@ -105,7 +105,7 @@ class Pyramid:
             )
         self._dataset = dataset
         self._settings = settings
-        self._source = _digest(self.fingerprint)[:SOURCE_DIGITS]
+        self._source = name_source(self.fingerprint)
 
         # The folder is touched only where a level is missing: a complete cache may be read-only for this user.
         distinct_sizes = list(dict.fromkeys(sizes))
@@ -156,16 +156,17 @@ class Pyramid:
             labels = np.array(mapped)
 
         # From now on `data prune` leaves it alone, unless it was faster.
-        files.describe(self._describe_level(size))
+        files.describe(self._describe_level(size, len(images)))
         try:
             files.keep_while_used(images, files.use())
         except InUseError:
             return None
         return Level(images, labels) if files.images.exists() else None
 
-    def _describe_level(self, size: Size) -> dict[str, Any]:
-        """Return what is written beside a level."""
-        return {**describe_dataset(self._dataset), "format": FORMAT, "filter": self._settings.filter, "size": size}
+    def _describe_level(self, size: Size, count: int) -> dict[str, Any]:
+        """Return what is written beside a level of `count` images, which may be fewer than the data set has."""
+        about = {**describe_dataset(self._dataset), "images": count}
+        return {**about, "format": FORMAT, "filter": self._settings.filter, "size": size}
 
     def _build_missing(self, sizes: Sequence[Size]) -> None:
         """Build the levels that the cache lacks, unless another process is building them."""
@@ -341,7 +342,8 @@ class Pyramid:
                 files.rows.unlink(missing_ok=True)
                 files.about.unlink(missing_ok=True)
         for size in writers.images:
-            about = {**self._describe_level(size), "skipped": list(skipped[:MOST_REASONS])}
+            count = len(self._dataset) - len(skipped)
+            about = {**self._describe_level(size, count), "skipped": list(skipped[:MOST_REASONS])}
             self._name_files(size).describe(about)
         for writer in writers.list_all():
             writer.keeps = False
@@ -441,6 +443,11 @@ def _run_in_order(
                 running.append(pool.submit(work, chunk))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def name_source(fingerprint: str) -> str:
+    """Return the name of a data set in the cache."""
+    return _digest(fingerprint)[:SOURCE_DIGITS]
 
 
 def _digest(*fields: str | int) -> str:

@@ -28,6 +28,9 @@ GROUP = "pggan_kit"
 BLOCK_VARIABLE = "PGGAN_KIT_NO_PLUGINS"
 """Environment variable with the names of installed plugins to leave out, separated by commas."""
 
+GIVEN = "given by the caller"
+"""Origin of what a caller gave in Python, which no file brings."""
+
 _VALID_CLASSES: dict[str, weakref.WeakSet[type]] = {kind: weakref.WeakSet() for kind in KINDS}
 """Classes that fulfil the Protocol of their kind and whose parameters configs can bind.
 
@@ -144,7 +147,11 @@ class Plugins:
             PluginError: One is not a component, or its name is taken.
         """
         for component in components:
-            self._add_component(component, Plugin("caller", "given by the caller", None))
+            self._add_component(component, Plugin("caller", GIVEN, None))
+
+    def list_given_components(self) -> list[str]:
+        """Return the selectors of the components that the caller gave, without a plugin."""
+        return [selector for selector, row in self.rows.items() if row.plugin.origin == GIVEN]
 
     def list_importers(self) -> list[Importer]:
         """Return the importers that the plugins bring.
@@ -325,7 +332,7 @@ def _load_extra(item: Any) -> Plugin:
     if isinstance(item, RecordedFile):
         return _load_file(item.path, item)
     name = getattr(item, "__name__", type(item).__name__)
-    return Plugin(name, f"given by the caller ({name})", item)
+    return Plugin(name, f"{GIVEN} ({name})", item)
 
 
 def _load_file(path: Path, file: Path | RecordedFile) -> Plugin:
@@ -402,6 +409,15 @@ def list_missing_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) ->
         for row in rows
         if row.get("distribution") is not None and f"{row['distribution']}:{row['name']}" not in keys
     ]
+
+
+def list_given_plugins(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of a run's plugins and components that were given in Python, and are in no file.
+
+    Args:
+        rows: The run's plugins; see `list_missing_plugins`.
+    """
+    return [row["name"] for row in rows if row["origin"].startswith(GIVEN)]
 
 
 def list_changed_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[str]:

@@ -116,13 +116,16 @@ def _merge_places(settings: Settings, places: Iterable[str]) -> dict[str, str]:
     return merged
 
 
-def require_same(noted: Identity, own: Identity, sections: Mapping[str, str] = EXPERIMENT) -> None:
+def require_same(
+    noted: Identity, own: Identity, sections: Mapping[str, str] = EXPERIMENT, *, overridden: bool = False
+) -> None:
     """Check that a checkpoint belongs to this experiment; one that was saved outside of a run passes.
 
     Args:
         noted: the identity in the checkpoint; empty where it notes none.
         own: the experiment's identity; empty where a run was made by hand.
         sections: the sections to compare, and their names in errors.
+        overridden: whether the experiment has overrides beside the run's config, for the message.
 
     Raises:
         RunError: other networks, another schedule or data set; the message says which bindings differ, and how.
@@ -142,9 +145,12 @@ def require_same(noted: Identity, own: Identity, sections: Mapping[str, str] = E
         return
 
     # Pictures may have changed under a config that has not.
-    remedy = "Change the run's config.gin back"
+    undo = "change the run's config.gin back"
+    if overridden:
+        undo = "leave out the overrides (-b) that change this"
+    remedy = f"{undo[0].upper()}{undo[1:]}"
     if changed <= {"images", "content"}:
-        remedy = "Put its files back as they were, or change the run's config.gin back if another data set is bound"
+        remedy = f"Put its files back as they were, or {undo} if another data set is bound"
     raise RunError(
         f"the checkpoint is of {' and of '.join(differing)}. {remedy}; or, to go on from its weights with what is here "
         "now, begin a new run from it: pggan-kit train CONFIG --from RUN"

@@ -49,7 +49,10 @@ class TickMeans:
         distributed.average(list(self.sums.values()))
 
     def read(self) -> dict[str, float]:
-        """Return the means over all values and ranks, as plain numbers, and reset them. Waits for the device."""
+        """Return the means over all values and ranks, as plain numbers, and reset them. Waits for the device.
+
+        Their order depends on their names alone: which of them the first step of a tick has differs from tick to tick.
+        """
         self.gather()
         means: dict[str, float] = {}
         if self.sums:
@@ -57,6 +60,13 @@ class TickMeans:
             totals = torch.stack(list(self.sums.values())).cpu().double()
             rounded = (totals / torch.tensor(list(self.counts.values()))).float()
             means = dict(zip(self.sums, rounded.tolist(), strict=True))
+            means = {tag: means[tag] for tag in sorted(means, key=_rank_tag)}
         self.sums = {}
         self.counts = {}
         return means
+
+
+def _rank_tag(tag: str) -> tuple[str, bool, str]:
+    """Return what tags are sorted by: the network, and penalties, which have the names of classes, behind the loss."""
+    group, _, name = tag.rpartition("/")
+    return group, name[:1].isupper(), name

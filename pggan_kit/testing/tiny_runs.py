@@ -66,7 +66,7 @@ class WatchedHooks(Hooks):
         with SyncWatch() as watch:
             super().call(hook, **arguments)
         self._note(hook, watch)
-        if hook == "after_step" and self.stop is not None:
+        if hook == "after_step" and self.stop is not None and not arguments["state"].is_over:
             self.stop.received = signal.SIGTERM
 
     def ask(self, hook: str, **arguments: Any) -> Any:

@@ -223,7 +223,7 @@ def estimate_work_left(schedule: Schedule, starts: Sequence[int], images: int) -
 def describe_plan(run: Run) -> list[str]:
     """Return lines that say what a run will do, and where to look meanwhile."""
     # What is trained, and how to go on with it.
-    sizes = ", ".join(stage.size for stage in run.schedule.stages)
+    sizes = ", ".join(stage.size for stage in run.schedule.list_planned_stages())
     plan = f"{run.schedule.total:,} images at {sizes}"
     command = f"pggan-kit resume {shlex.quote(str(run.directory))}"
     lines = [f"{plan}. Ctrl-C saves and stops; go on with: {command}"]
@@ -321,7 +321,7 @@ def list_outputs(run: Run) -> list[str]:
 
 
 def format_losses(stats: Mapping[str, float]) -> str:
-    """Return a text like `generator/logistic 0.886  discriminator/R1 0.512`."""
+    """Return a text like `discriminator/R1 0.512  generator/logistic 0.886`."""
     columns = []
     for tag, value in stats.items():
         if tag.startswith(LOSS_PREFIX):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from itertools import combinations
 from pathlib import Path
@@ -300,6 +301,20 @@ def test_fractions_take_two_levels_and_ten_factors() -> None:
     eleven = {f"f{index}": {f"{index}no": [], f"{index}yes": [f"f{index}.x = 1"]} for index in range(11)}
     with pytest.raises(SettingError, match="factors must be at most 10, and are 11"):
         make_design(eleven, "III", None, {}, {})
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_an_override_that_the_evaluation_takes_back_is_named(count: int, tiny: Callable[..., str]) -> None:
+    tiny()
+    write_ablation(FACTORS)
+    evaluation = "ablate.evaluation = ['train.metrics = [@metrics.Gap()]', 'evaluation.count = 4']"
+    bindings = ["ablate.seeds = (0, 1, 2, 3, 4, 5, 6)", evaluation, f"evaluation.count = {count}"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan_reading.read_plan("factors.gin", bindings, PLUGINS)
+    messages = [str(one.message) for one in caught if "holds while runs are trained alone" in str(one.message)]
+    assert len(messages) == (count != 4)
+    assert all("binds evaluation.count to another value" in message for message in messages)
 
 
 def test_effects_need_seeds_like_other_contrasts(tiny: Callable[..., str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import struct
 import types
@@ -23,7 +24,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import pggan_kit
-from pggan_kit import Component, TrainedGenerator, load_generator
+from pggan_kit import Component, TrainedGenerator, hookimpl, load_generator
 from pggan_kit.api import onnx_file
 from pggan_kit.api.onnx_file import encode_onnx
 from pggan_kit.errors import ConfigError, RunError, SettingError
@@ -420,3 +421,36 @@ def test_hub_folder_loads_and_says_what_it_is(
 
     result = cli("export", run.directory, "--to", "hub-folder")
     assert "a licence is not given" in result.stderr and Path("run-hub/README.md").exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "fade", "best"])
+@pytest.mark.parametrize("metrics", ["[]", "[@metrics.RadialSpectrum()]"])
+def test_the_command_of_a_card_measures_its_generator(
+    checkpoint: str, metrics: str, train: Train, cli: Callable[..., Result]
+) -> None:
+    """The run was stopped within its last stage, after the fade."""
+
+    class Stop:
+        @hookimpl
+        def after_tick(self, state: Any) -> None:
+            if state.images == 36:
+                raise KeyboardInterrupt
+
+    lines = [f"train.metrics = {metrics}", "evaluation.count = 4", "train.tick = 4", "train.checkpoint_every = 4"]
+    lines += ["train.averages = [@averages.HalfLife(), @averages.Copy()]"]
+    if checkpoint == "best":
+        if metrics == "[]":
+            pytest.skip("nothing is best without metrics")
+        lines.append("train.keep_best = 'SpectralDistance'")
+    with pytest.raises(KeyboardInterrupt):
+        train(*lines, plugins=(Stop(),), run_dir="run")
+    pggan_kit.export("run", "hub-folder", "hub", checkpoint=checkpoint, average="copy")
+
+    # Its numbers are of the generator's place on the clock.
+    card = Path("hub/README.md").read_text()
+    (command,) = re.findall(r"`pggan-kit (evaluate RUN .*)` measures it", card)
+    assert ("--metric NAME" in command) == (metrics == "[]")
+    result = cli(*command.replace("RUN", "run").replace("NAME", "RadialSpectrum").split(), "--json")
+    assert result.exit_code == 0, result.stderr
+    (row, *_) = json.loads(result.stdout)
+    assert (row["images"], row["average"]) == (load_generator("hub").images, "copy")

@@ -17,7 +17,7 @@ from conftest import TINY
 from helpers.paths import ROOT, STUB_PLUGIN
 
 import pggan_kit
-from pggan_kit import Run, Scores, Stats, hookimpl
+from pggan_kit import Component, Run, Scores, Stats, hookimpl
 from pggan_kit.ablation import ablate
 from pggan_kit.api import prepare as api
 from pggan_kit.api.generator import load_generator
@@ -264,21 +264,42 @@ def test_a_run_with_objects_goes_on_with_such_objects_alone(tiny: Tiny, stub: st
     with pytest.raises(KeyboardInterrupt):
         pggan_kit.train(tiny(), plugins=[stub, StopAtTick()], parts=make_parts(), run_dir="run")
     for wrong, message in (
-        (None, r"parts: .*it was begun with train\.loss: Margin$"),
-        ({"train.loss": Watcher()}, "it was begun with train.loss: Margin$"),
-        (make_parts(**{"train.observers": [Watcher()]}), "it was begun with train.loss: Margin$"),
+        (None, r"parts: .* in Python: parts={'train\.loss': Margin\(\.\.\.\)}$"),
+        ({"train.loss": Watcher()}, r"'train\.loss': Margin\(\.\.\.\)}$"),
+        (make_parts(**{"train.observers": [Watcher()]}), r"'train\.loss': Margin\(\.\.\.\)}$"),
     ):
         with pytest.raises(RunError, match=message):
             pggan_kit.resume("run", plugins=[stub], parts=wrong)
     resumed = pggan_kit.resume("run", plugins=[stub], parts=make_parts())
     assert torch.equal(resumed.samples(count=4), whole.samples(count=4))
-    with pytest.raises(RunError, match="it was begun with"):
+    with pytest.raises(RunError, match="this run was begun with objects"):
         pggan_kit.load_generator("run", plugins=[stub])
     assert pggan_kit.load_generator("run", plugins=[stub], parts=make_parts()).images == 40
 
 
+def test_a_generator_needs_no_observers_and_metrics(tiny: Tiny, stub: str) -> None:
+    parts = {"train.observers": [Watcher()], "train.metrics": []}
+    run = pggan_kit.train(tiny(), plugins=[stub], parts=parts)
+    loaded = load_generator(run.directory, plugins=[stub])
+    latents = run.fixed_latents(3)
+    torch.testing.assert_close(loaded(latents), run.generator()(latents))
+    with pytest.raises(RunError, match=r"parts={'train\.observers': \[Watcher\(\.\.\.\)\], 'train\.metrics': \[\]}$"):
+        pggan_kit.resume(run.directory, plugins=[stub])
+
+
+def test_a_run_with_a_component_of_a_notebook_says_how_to_load_it(tiny: Tiny, stub: str) -> None:
+    mine = Component("losses", "Mine", Margin)
+    used = [stub, mine, Component("losses", "Other", Margin)]
+    run = pggan_kit.train(tiny("train.loss = @losses.Mine()"), plugins=used, parts={"train.observers": [Watcher()]})
+    rows = json.loads((run.directory / "run.json").read_text())["plugins"]
+    assert [row["name"] for row in rows][-2:] == ["losses.Mine", "losses.Other"]
+    with pytest.raises(PluginError, match=r"losses\.Mine: .* losses\.Mine, losses\.Other in Python.*--plugin FILE$"):
+        load_generator(run.directory)
+    assert load_generator(run.directory, plugins=[stub, mine]).images == 40
+
+
 def test_a_run_without_objects_takes_none(finished: Run, stub: str) -> None:
-    with pytest.raises(RunError, match="this one was begun without any"):
+    with pytest.raises(RunError, match="this run was begun without any: leave them out"):
         pggan_kit.resume(finished.directory, parts={"train.loss": Margin()})
 
 

@@ -311,6 +311,12 @@ def test_config_check_describes_a_good_config(tiny: Callable[..., str], cli: Cli
     assert (result.exit_code, result.stdout) == (0, "tiny.gin: good; 4x4 -> 8x8 -> 16x16, 40 images, 8 components\n")
 
 
+def test_config_check_names_the_stages_that_are_trained(tiny: Callable[..., str], cli: Cli, stub: str) -> None:
+    result = cli("config", "check", tiny("schedule.total_images = 24"), "--plugin", stub)
+    assert "good; 4x4 -> 8x8, 24 images" in result.stdout
+    assert "warning: the run ends at 24 images" in result.stderr and "16x16 (at 24)" in result.stderr
+
+
 @pytest.mark.parametrize("batch", [5, 7, 11, 13])
 def test_config_check_warns_of_batches_without_groups(
     batch: int, tiny: Callable[..., str], cli: Cli, stub: str

@@ -15,6 +15,8 @@ import pytest
 from click.testing import Result
 from helpers.datasets import ArrayDataset, make_random_dataset
 from helpers.forks import Fork, wait_until
+from helpers.paths import ROOT
+from PIL import Image
 
 from pggan_kit.data.cached_copies import list_copies, remove_copies
 from pggan_kit.data.sampler import open_data
@@ -95,6 +97,37 @@ def test_copies_are_removed_by_name_by_age_and_all(cli: Cli, cache: Path) -> Non
     assert cli("data", "prune", "--all").output.count("removed") == 1
     assert list_with(cli) == []
     assert {path.suffix for path in (cache / "pyramids").iterdir()} == {".lock"}
+
+
+def test_sheets_are_counted_and_removed_with_the_copies(cli: Cli, cache: Path, tmp_path: Path) -> None:
+    """They show the user's pictures; sheets of a folder that the user named stay."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((8, 8, 3), 60 * number, np.uint8)).save(pictures / f"{number}.png")
+    (pictures / "broken.png").write_bytes(b"none")
+    override = (
+        "-b",
+        f"FOLDER = {str(pictures)!r}",
+        "-b",
+        "schedule.sizes = (4, 8)",
+        "-b",
+        "architectures.PGGAN.channels = 4",
+    )
+    config = ROOT / "experiments/my_images.gin"
+    for words in ((), ("--out", tmp_path / "own")):
+        result = cli("data", "build", config, *override, *words)
+        assert result.exit_code == 0, result.stderr
+    assert len(list((cache / "sheets").rglob("*.png"))) == len(list((tmp_path / "own").iterdir())) == 2
+
+    (one,) = list_with(cli)
+    assert one["images"] == 4, "the broken one is left out"
+    stored = [path for part in ("pyramids", "sheets") for path in (cache / part).rglob("*.*") if path.suffix != ".lock"]
+    assert one["bytes"] == sum(path.stat().st_size for path in stored if path.is_file())
+    gc.collect()
+    assert cli("data", "prune", "--all").exit_code == 0
+    assert list((cache / "sheets").iterdir()) == list_with(cli) == []
+    assert len(list((tmp_path / "own").iterdir())) == 2
 
 
 def test_copies_that_are_used_stay(cli: Cli, cache: Path) -> None:

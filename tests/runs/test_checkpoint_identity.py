@@ -178,6 +178,13 @@ def test_weights_are_loaded_under_their_own_config_alone(line: str, run: Path) -
     assert all(path.read_bytes() == before[path] for path in kept), "nothing was changed"
 
 
+@pytest.mark.parametrize("line", ["schedule.fade_images = 16", "train.latent_size = 9"])
+def test_an_override_that_a_resumed_run_cannot_take_is_named_as_such(line: str, run: Path) -> None:
+    with pytest.raises(RunError, match=r"Leave out the overrides \(-b\) that change this; or.*--from RUN$") as caught:
+        pggan_kit.resume(run, [line], plugins=PLUGINS)
+    assert "config.gin" not in str(caught.value), "the file is as it was"
+
+
 MAY_CHANGE = {
     OTHER_LOSS: "train.loss: @losses.Hinge() -> @losses.WGANGP(); ",
     "penalties.R1.weight = 5": "penalties.R1.weight: 10 -> 5",

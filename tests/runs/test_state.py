@@ -344,6 +344,19 @@ def test_tick_means() -> None:
     assert means.read() == {"a": 5.0, "b": 7.0}, "a step's values count one by one"
 
 
+def test_tick_means_have_one_order_whichever_step_comes_first() -> None:
+    """A lazy penalty may be due in the first step of a tick, in a later one, or in none."""
+    value = torch.tensor(1.0)
+    loss = {f"Loss/{tag}": value for tag in ("discriminator/real", "discriminator/fake", "generator/fake")}
+    lazy = [{f"Loss/discriminator/{name}": value} for name in ("R1", "Other")]
+    wanted = ["discriminator/fake", "discriminator/real", "discriminator/Other", "discriminator/R1", "generator/fake"]
+    for steps in ([loss, *lazy], [{**lazy[0], **loss}, lazy[1]], [loss, lazy[1], lazy[0]]):
+        means = TickMeans()
+        for step in steps:
+            means.add(step)
+        assert list(means.read()) == [f"Loss/{tag}" for tag in wanted]
+
+
 def test_reals_become_images_and_move_the_clock() -> None:
     state = make_state(dataset=ToyDataset(classes=3))
     ctx = make_step(state)

@@ -60,6 +60,15 @@ def test_the_tests_of_each_plugin_pass(chosen: str, written: Path, monkeypatch: 
     assert len(tests) == len(KINDS_TO_WRITE)
 
 
+def test_its_tests_pass_below_a_project_with_tests_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of that project would make a package of the folder, which has the name of the module in it."""
+    (tmp_path / "setup.cfg").write_text("[tool:pytest]\naddopts = --import-mode=importlib\n")
+    scaffold.write_plugin("beside", "switches", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "beside")
+    done = run_pytest(tmp_path, "-k", "keeps_its_protocol", "beside")
+    assert done.returncode == 0, done.read_output()
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS_TO_WRITE if kind not in ("hooks", "launchers")])
 def test_its_experiment_uses_the_component(kind: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(written)

@@ -549,6 +549,12 @@ def test_a_sound_component_passes(suite: type[suites.Suite], left_out: Sequence[
             getattr(instance, name)()
 
 
+def test_a_suite_stops_no_run_that_is_complete(recwarn: pytest.WarningsRecorder) -> None:
+    """Its author would read a warning about a signal that nobody sent."""
+    make_suite(suites.ObserverSuite, Quiet).test_stops_exactly()
+    assert [str(one.message) for one in recwarn if "asked to stop" in str(one.message)] == []
+
+
 def test_tests_share_a_run_within_one_class_alone() -> None:
     """Another class, or an instance that a fixture gave an attribute, may make another component."""
     makers: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -776,6 +777,14 @@ def test_progress_says_where_to_look_at_the_start(run: FakeRun, capsys: pytest.C
     # For a run without grids.
     run.experiment.observers = []
     assert len(progress.describe_plan(run)) == 1
+
+
+def test_progress_announces_no_stage_that_begins_after_the_end(run: FakeRun) -> None:
+    planned = replace(run.schedule, total=run.schedule.stages[0].budget)
+    run.experiment = SimpleNamespace(observers=[])
+    run.schedule = planned
+    (line,) = progress.describe_plan(run)
+    assert line.startswith(f"{planned.total:,} images at {planned.stages[0].size}. Ctrl-C")
 
 
 def test_progress_announces_no_training_of_a_complete_run(run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
