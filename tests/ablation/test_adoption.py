@@ -36,6 +36,7 @@ def read_rows(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
         return {(row["variant"], row["seed"], row["metric"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_adopted_runs_are_evaluated_as_trials_and_confirm_nothing(ablate: Ablate, finished: Path) -> None:
     """One is a trial of another ablation, one was trained by itself, with other observers, metrics and intervals."""
     alone = ["train.seed = 1", "train.switch = @switches.Hard()", "train.observers = [@observers.Samples()]"]

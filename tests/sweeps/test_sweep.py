@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -210,19 +211,46 @@ def test_a_study_of_another_space_is_refused(sweep: Sweep) -> None:
         sweep(*other)
 
     # Also where its file alone was copied.
+    plan = load_plan(Path("out"))
     Path("copy").mkdir()
     Path("copy/study.journal").write_bytes(Path("out/study.journal").read_bytes())
     with pytest.raises(RunError, match=r"study\.journal is the study of another sweep, with other parameters"):
-        sweep(*other, out="copy")
+        Study(dataclasses.replace(plan, parameters={}), Path("copy"))
     Path("damaged").mkdir()
     Path("damaged/study.journal").write_text("no journal\nat all\n")
-    with pytest.raises(RunError, match=r"study\.journal is damaged, or no journal of Optuna"):
-        sweep(*other, out="damaged")
+    with pytest.raises(RunError, match=r"study\.journal is damaged, or no journal of Optuna.*Put back a copy"):
+        Study(plan, Path("damaged"))
 
     text = Path("out/sweep.json").read_text()
     Path("out/sweep.json").write_text(text.replace('"startup": 10', '"startup": 9'))
     with pytest.raises(RunError, match=r"sweep\.json was changed by hand"):
         sweep("sweep.trials = 1")
+
+
+@pytest.mark.parametrize("names", [["base.gin", "config.gin"], ["runs"], ["trials.csv"], ["plan.json"]])
+def test_a_first_start_replaces_no_files(names: list[str], sweep: Sweep) -> None:
+    Path("out").mkdir()
+    for name in names:
+        Path("out", name).write_text("# mine, with comments")
+    holds = f"holds {', '.join(names)}, which a new sweep would"
+    with pytest.raises(RunError, match=rf"--out out has no sweep\.json, and {holds}"):
+        sweep()
+    assert {path.name: path.read_text() for path in Path("out").iterdir()} == dict.fromkeys(
+        names, "# mine, with comments"
+    )
+
+
+def test_a_first_start_that_was_killed_may_begin_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(Exception): ...
+
+    def be_killed(*arguments: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr("pggan_kit.sweeps.plan.write_plan_file", be_killed)
+        sweep()
+    assert {path.name for path in Path("out").iterdir()} == {"base.gin", "config.gin", "locks", "logs"}
+    assert sweep("sweep.trials = 1")["trials"] == 1
 
 
 def test_a_sweep_whose_trials_all_fail_has_no_best(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
