@@ -25,7 +25,17 @@ FILES_OF_AN_ABLATION = (
 )
 """What an ablation needs, in its folder, beside its trials, which are runs."""
 
-FILES_OF_A_SWEEP = ("base.gin", "best.gin", "best.json", "config.gin", "locks", "logs", "study.journal", "sweep.json", "trials.csv")
+FILES_OF_A_SWEEP = (
+    "base.gin",
+    "best.gin",
+    "best.json",
+    "config.gin",
+    "locks",
+    "logs",
+    "study.journal",
+    "sweep.json",
+    "trials.csv",
+)
 """What a sweep needs, in its folder, beside its trials, which are runs."""
 
 

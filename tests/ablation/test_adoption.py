@@ -129,6 +129,12 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     # A copy is no trial of an ablation any more: nobody has checked its trunk.
     shutil.copytree(trial, "copy")
     refuse("copy", rf"refused: it went on from {finished}/trunks/0, which may have been another experiment")
+    shutil.copytree(finished, "moved")
+    (moved,) = adopt_runs(plan, Path("out"), [Path("moved/runs/linear/0")], files).adopted
+    assert (moved["variant"], moved["seed"], moved["run"]) == ("linear", 0, str(Path("moved/runs/linear/0").resolve()))
+    edit_record(Path("moved/trunks/0"), lambda record: record.update(started="later"))
+    refuse("moved/runs/linear/0", rf"refused: it went on from {finished}/trunks/0, which may have been another")
+
     edit_record(Path("copy"), lambda record: record.pop("from"))
     adopted = adopt_runs(plan, Path("out"), [Path("copy")], files)
     with pytest.raises(RunError, match=rf"^--adopt {trial}: linear 0 is .*/copy already"):

@@ -227,32 +227,6 @@ def test_a_study_of_another_space_is_refused(sweep: Sweep) -> None:
         sweep("sweep.trials = 1")
 
 
-@pytest.mark.parametrize("names", [["base.gin", "config.gin"], ["runs"], ["trials.csv"], ["plan.json"]])
-def test_a_first_start_replaces_no_files(names: list[str], sweep: Sweep) -> None:
-    Path("out").mkdir()
-    for name in names:
-        Path("out", name).write_text("# mine, with comments")
-    holds = f"holds {', '.join(names)}, which a new sweep would"
-    with pytest.raises(RunError, match=rf"--out out has no sweep\.json, and {holds}"):
-        sweep()
-    assert {path.name: path.read_text() for path in Path("out").iterdir()} == dict.fromkeys(
-        names, "# mine, with comments"
-    )
-
-
-def test_a_first_start_that_was_killed_may_begin_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    class KilledError(Exception): ...
-
-    def be_killed(*arguments: Any) -> None:
-        raise KilledError
-
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr("pggan_kit.sweeps.plan.write_plan_file", be_killed)
-        sweep()
-    assert {path.name for path in Path("out").iterdir()} == {"base.gin", "config.gin", "locks", "logs"}
-    assert sweep("sweep.trials = 1")["trials"] == 1
-
-
 def test_a_sweep_whose_trials_all_fail_has_no_best(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     measure_by(monkeypatch, {(0, "8x8"): float("inf")})
     with pytest.raises(TrainingError, match=r"none of 1 trials has a value; trials\.csv says why"):
