@@ -38,8 +38,9 @@ def test_a_first_start_that_was_killed_may_begin_again(sweep: Sweep, monkeypatch
     def be_killed(*arguments: Any) -> None:
         raise KilledError
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr("pggan_kit.sweeps.plan.write_plan_file", be_killed)
-        sweep()
+        with pytest.raises(KilledError):
+            sweep()
     assert {path.name for path in Path("out").iterdir()} == {"base.gin", "config.gin", "locks", "logs"}
     require_unused_folder("--out", Path("out"), SWEEP)
