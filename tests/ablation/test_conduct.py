@@ -202,6 +202,22 @@ def test_stopped_and_started_again_it_ends_the_same(ablate: Ablate, finished: Pa
     assert Path("out/results.csv").read_text() == (finished / "results.csv").read_text()
 
 
+def test_data_that_changed_while_it_was_stopped_are_refused(ablate: Ablate) -> None:
+    own = ["train.dataset = @datasets.Arrays()", "datasets.Arrays.file = 'images.npy'", "schedule.sizes = (4, 8)"]
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 8), dtype=np.uint8)
+    np.save("images.npy", images[0])
+    with pytest.raises(Interrupted):
+        ablate(*own, "ablate.seeds = (0,)", "launchers.Here.stop_after = 1")
+    np.save("images.npy", images[1])
+    with pytest.raises(TrainingError, match="1 of 2 trials have not ended, among them hard 0"):
+        ablate(*own, "ablate.seeds = (0,)")
+    assert (
+        "train.dataset has other images or labels than in the first trials" in Path("out/logs/hard-0.log").read_text()
+    )
+    np.save("images.npy", images[0])
+    assert ablate(*own, "ablate.seeds = (0,)")["contrasts"][0]["n"] == 1
+
+
 class Stop:
     @hookimpl
     def after_step(self) -> None:
