@@ -386,7 +386,7 @@ def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugin
         except UserError as error:
             raise type(error)(f"{name} {seed}: {error}") from error
         # Where its run comes from is still true.
-        origins = {entry: ended[key][entry] for entry in ("adopted", "tuned") if entry in ended[key]}
+        origins: dict[str, Any] = {entry: ended[key][entry] for entry in ("adopted", "tuned") if entry in ended[key]}
         results[key] = {**result, **origins}
     return results
 
