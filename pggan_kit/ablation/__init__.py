@@ -52,7 +52,8 @@ def ablate(
         The content of `analysis.json`, see `analysis.analyse_results`.
 
     Raises:
-        UserError: The input is wrong, or `out` holds an ablation with another plan.
+        UserError: The input is wrong, or `out` holds an ablation with another plan, or files that a new one would
+            replace.
         TrainingError: Some trials did not end.
         Interrupted: A signal stopped it; called again, it continues.
     """

@@ -193,7 +193,17 @@ def _is_trial(run: Path, origin: Mapping[str, Any]) -> bool:
         plan = plans.load_plan(folder)
     except UserError:
         return False
-    return name in plan.shared and Path(origin["run"]) == trials.locate_trial(folder, TRUNK, int(run.name))
+    if name not in plan.shared:
+        return False
+
+    # The ablation may have been moved or copied since, and its trunk may be gone.
+    own_trunk = trials.locate_trial(folder, TRUNK, int(run.name))
+    if Path(origin["run"]) == own_trunk:
+        return True
+    try:
+        return bool(RunDirectory.open(own_trunk).about()["started"] == origin["started"])
+    except (UserError, KeyError):
+        return False
 
 
 def _require_same_plugins(refusal: str, about: Mapping[str, Any], prepared: Prepared) -> None:

@@ -24,7 +24,7 @@ from pggan_kit.ablation.trial_progress import TrialProgress
 from pggan_kit.ablation.tuning import tune_variants
 from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.runs.targets import ABLATION, require_target_outside_runs, require_unused_folder
 from pggan_kit.system.activities import report_activity
 from pggan_kit.system.files import remove_unfinished, write_atomically
 from pggan_kit.system.json_text import json_text
@@ -79,11 +79,12 @@ def run_ablation(
         The analysis, see `analyse_results`.
 
     Raises:
-        RunError: `out` holds another plan, or another process works there.
+        RunError: `out` holds another plan, or files that a new ablation would replace, or another process works there.
         TrainingError: Some trials did not end; the message names their logs. There is no analysis then.
         Interrupted: A signal stopped it; called again, it continues.
     """
     require_target_outside_runs("--out", out)
+    require_unused_folder("--out", out, ABLATION)
     try:
         (out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:

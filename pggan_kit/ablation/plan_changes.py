@@ -28,8 +28,10 @@ def compare_with_fixed(plan: Plan, folder: Path) -> Plan:
 
     # Seeds, variants and contrasts that the first start did not have are exploratory; all else must be the same.
     fixed = load_plan(folder)
+    # A control that was added has the first of them, whatever their order is now.
     planned = [seed for seed in plan.seeds if seed in fixed.seeds]
-    added = [seed for seed in plan.seeds if seed not in fixed.seeds]
+    added = [seed for seed in fixed.exploratory if seed in plan.seeds]
+    added += [seed for seed in plan.seeds if seed not in fixed.all_seeds]
     current = dataclasses.replace(plan, seeds=planned, exploratory=added, adopted=fixed.adopted)
 
     # Nothing that was added and run may go again, and a plan with looks takes no additions.

@@ -23,7 +23,17 @@ from pggan_kit.components import find_quantity
 from pggan_kit.config import gin_files
 from pggan_kit.config.bindings import Binding
 from pggan_kit.config.gin_files import OVERRIDE
-from pggan_kit.errors import ConfigError, RunError, UserError, check_above, check_finite, require_list
+from pggan_kit.errors import (
+    ConfigError,
+    RunError,
+    SettingError,
+    UserError,
+    check_above,
+    check_between,
+    check_finite,
+    require_list,
+)
+from pggan_kit.growth.power_functions import LARGEST_WIDTH
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.system.activities import track_items
 from pggan_kit.system.files import explain_damage, read_text, write_atomically
@@ -157,9 +167,12 @@ def evaluate_again(
     # The trials' plan, in which what this call names takes the place of its own evaluation.
     planned = plans.load_plan(folder)
     files = list_recorded_files(folder / plans.PLAN, planned.plugins, plugins, "ablate")
-    plan = _replace_endpoints(planned, bindings, primary, margin)
-    plan = _replace_averages(plan, average, averages)
-    plan = _replace_curves(plan, curves, quality or {})
+    try:
+        plan = _replace_endpoints(planned, bindings, primary, margin)
+        plan = _replace_averages(plan, average, averages)
+        plan = _replace_curves(plan, curves, quality or {})
+    except SettingError as error:
+        raise ConfigError(str(error)) from None
 
     # Curves alone are read from the runs' rows: nothing is measured, and no checkpoint is needed.
     measures = not (curves or quality) or bool(bindings or averages) or average is not None
@@ -178,11 +191,25 @@ def evaluate_again(
         if irreplaceable is not None:
             raise RunError(f"{irreplaceable}: put back what is missing, or give this analysis another name")
         plan, results = _collect_results(plan, folder, target, ended, files, measures)
+        _require_stated(plan, results)
         analysis = _analyse_again(plan, name, results, needed)
         analysis["hash"] = planned.hash
         write_atomically(target / TABLE, conduct.format_csv(plan, results).encode())
         conduct.write_analysis(analysis, target)
     return analysis
+
+
+def _require_stated(plan: Plan, results: Results) -> None:
+    """Check that it is known which values of the primary are better.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if find_quantity(plan.quantities, plan.primary) is None:
+        reason = "none of its metrics states whether lower or higher values of it are better"
+        if all(result["failed"] for result in results.values()):
+            reason = "all runs that have ended have failed, and none has values of another metric than the plan's"
+        raise ConfigError(f"--primary {plan.primary} cannot be compared: {reason}")
 
 
 def _require_folder_name(name: str) -> None:
@@ -227,7 +254,8 @@ def _replace_endpoints(plan: Plan, bindings: Sequence[str], primary: str | None,
     """Return a plan whose runs are evaluated in another way, and looked at once: it decides and confirms nothing.
 
     Raises:
-        ConfigError: The margin is missing or out of range.
+        ConfigError: The margin is missing.
+        SettingError: It is out of range.
     """
     # A margin is in the units of one value.
     if primary not in (None, plan.primary) and margin is None:
@@ -255,10 +283,14 @@ def _replace_averages(plan: Plan, average: str | float | None, averages: Sequenc
 
     Raises:
         ConfigError: One is named twice.
+        SettingError: A width is out of range.
     """
     if average is None and not averages:
         return plan
     first = plan.average if average is None else average
+    for each in (first, *averages):
+        if isinstance(each, (int, float)):
+            check_between("--average", each, 0, LARGEST_WIDTH, low_included=False, instead="a name")
     names = [name_average(each) for each in (first, *averages) if each is not None]
     if len(set(names)) < len(names):
         raise ConfigError(f"--average must name each average once, not {', '.join(names)}")
@@ -269,7 +301,8 @@ def _replace_curves(plan: Plan, curves: Sequence[str], quality: Mapping[str, flo
     """Return a plan with other curves, where a curve or a quality is named; the plan's own if no curve is.
 
     Raises:
-        ConfigError: A curve is named twice, or a quality is none of a curve or not finite.
+        ConfigError: A curve is named twice, or a quality is none of a curve.
+        SettingError: A quality is not finite.
     """
     if not curves and not quality:
         return plan
@@ -349,9 +382,12 @@ def _evaluate_all(plan: Plan, folder: Path, target: Path, ended: Results, plugin
         name, seed = key
         run = trials.locate_run(plan, folder, name, seed)
         try:
-            results[key] = _evaluate_one(plan, run, _locate_result(target, name, seed), plugins)
+            result = _evaluate_one(plan, run, _locate_result(target, name, seed), plugins)
         except UserError as error:
             raise type(error)(f"{name} {seed}: {error}") from error
+        # Where its run comes from is still true.
+        origins: dict[str, Any] = {entry: ended[key][entry] for entry in ("adopted", "tuned") if entry in ended[key]}
+        results[key] = {**result, **origins}
     return results
 
 

@@ -186,20 +186,21 @@ class Ablation:
         # Names of folders, which some file systems compare without regard to case.
         by_lower: dict[str, str] = {}
         for name in self.all_variants:
+            setting = "variants" if name in self.variants else self.design.setting
             twin = by_lower.setdefault(name.lower(), name)
             if twin != name:
                 raise SettingError(
-                    "variants", f"names folders: {twin!r} and {name!r} differ in case alone. Rename one of them"
+                    setting, f"names folders: {twin!r} and {name!r} differ in case alone. Rename one of them"
                 )
             if not _NAME.fullmatch(name) or name == TRUNK:
                 raise SettingError(
-                    "variants",
+                    setting,
                     f"names folders: {name!r} must begin with a letter or digit, go on with these and . - _ +, "
                     f"and not be {TRUNK!r}",
                 )
             if len(name) > LONGEST_NAME:
                 raise SettingError(
-                    "variants",
+                    setting,
                     f"names folders: {name!r} must have at most {LONGEST_NAME} characters, and has {len(name)}",
                 )
 

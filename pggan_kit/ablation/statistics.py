@@ -29,8 +29,11 @@ DRAWN = 100_000
 SIMULATED = 2_000
 """Number of simulated samples from which the power of a test is estimated."""
 
-SIMULATED_EXACTLY = 12
-"""Maximum pairs of which all 2^12 sign patterns are used for the power; with more pairs, as many are drawn."""
+DRAWN_FOR_POWER = 2**12
+"""Minimum number of drawn sign patterns with which the power of a test is estimated."""
+
+LARGEST_MEAN = 64.0
+"""Mean of differences, in standard deviations, at which all of them have one sign: the power is as high as it gets."""
 
 PATTERNS_AT_ONCE = 1_000
 """Maximum sign patterns that all simulated samples are compared with at once, which takes 16 MB."""
@@ -223,14 +226,14 @@ def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER)
         power: Probability of that.
 
     Returns:
-        The mean; None if p-values of this number of pairs never fall below `alpha`.
+        The mean; None if p-values of this number of pairs never fall below `alpha`, or not with the patterns drawn.
     """
     if compute_smallest_p(pairs) >= alpha:
         return None
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(pairs, SIMULATED))
-    signs = _list_sign_patterns(pairs, alpha, rng)
-    observed_patterns = 0 if pairs <= SIMULATED_EXACTLY else 1  # the drawn ones do not contain it
+    signs, are_all = _list_sign_patterns(pairs, alpha, rng)
+    observed_patterns = 0 if are_all else 1  # the drawn ones do not contain it
 
     def compute_excess(mean: float) -> float:
         """Return the power at a mean, minus the wanted power."""
@@ -246,25 +249,30 @@ def find_detectable_mean(pairs: int, alpha: float = ALPHA, power: float = POWER)
     # The power grows with the mean: bracket the wanted one, then bisect.
     highest = 1.0
     while compute_excess(highest) < 0:
+        if highest >= LARGEST_MEAN:
+            return None
         highest *= 2
     return float(optimize.bisect(compute_excess, 0.0, highest, xtol=1e-3))
 
 
-def _list_sign_patterns(pairs: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the sign patterns that simulated samples are compared with, in one byte a sign; small levels take as many
-    as the test draws."""
-    if pairs <= SIMULATED_EXACTLY:
+def _list_sign_patterns(pairs: int, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+    """Return the sign patterns that simulated samples are compared with, in one byte a sign, and whether they are all.
+
+    Where the test uses all patterns, those that are drawn with replacement may hold the observed one too often for a
+    small level: all are taken where they are no more. Small levels draw as many as the test.
+    """
+    patterns = max(DRAWN_FOR_POWER, math.ceil(10 / alpha))
+    if pairs <= EXACT_UP_TO and 2 ** (pairs - 1) <= patterns:
         # A pattern and its opposite give the same |mean|: half of the patterns are enough.
         numbers = np.arange(2 ** (pairs - 1))[:, None]
-        return np.asarray(1 - 2 * ((numbers >> np.arange(pairs)) & 1), np.int8)
+        return np.asarray(1 - 2 * ((numbers >> np.arange(pairs)) & 1), np.int8), True
 
     # Drawn in parts, since each draw takes eight bytes for a moment.
-    patterns = max(2**SIMULATED_EXACTLY, math.ceil(10 / alpha))
     signs = np.empty((min(patterns, DRAWN), pairs), np.int8)
     for start in range(0, len(signs), PATTERNS_AT_ONCE):
         part = signs[start : start + PATTERNS_AT_ONCE]
         part[:] = rng.choice((-1, 1), size=part.shape)
-    return signs
+    return signs, False
 
 
 def find_smallest_effect(d: Sequence[float], alpha: float = ALPHA, power: float = POWER) -> float | None:

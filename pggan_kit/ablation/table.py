@@ -247,6 +247,11 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
             "the number of pairs above and below 0 takes its place, in which a run without a value is the worst."
         )
 
+    # Failures of two variants, or of the sides of an effect.
+    failed = "failed: runs that failed or gave no finite value, with McNemar's exact test."
+    if any("variant" not in entry for entry in every_entry):
+        failed += " Of an effect those with weights above 0 : below 0, tested by sign flips."
+
     # The margin, and whether p of equivalence is corrected.
     margin = f"+-{analysis['margin']:g}"
     is_corrected = any(entry.get("equivalence_holm") is not None for entry in analysis["contrasts"])
@@ -259,7 +264,7 @@ def _explain_columns(analysis: Mapping[str, Any], differences: str, flips: str) 
         "detectable": "detectable: the smallest mean that sign flips of this number of pairs detect in "
         f"{POWER:.0%} of cases: of confirmatory contrasts at {ALPHA:g} over all of them, of others at {ALPHA:g} each.",
         "r": "r: correlation between the runs of a pair.",
-        "failed": "failed: runs that failed or gave no finite value, with McNemar's exact test.",
+        "failed": failed,
         "IQM [95 %]": "IQM: interquartile mean, with a bootstrap interval over seeds. Where ranks decide, it is left "
         "out, and so is the posterior: those of the pairs that have values may say the opposite.",
         "P(better), paired": "P(better): the share of seeds with a better value (paired), and of all pairs of runs "

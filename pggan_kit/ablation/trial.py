@@ -17,7 +17,7 @@ from pggan_kit.ablation.settings import TRUNK
 from pggan_kit.ablation.tuning import read_tuned
 from pggan_kit.api.average import load_average
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.api.prepare import Prepared, prepare_run
+from pggan_kit.api.prepare import KEEP_NONE, Prepared, prepare, prepare_run
 from pggan_kit.errors import ConfigError, DivergedError, RunError, UserError
 from pggan_kit.plugin_host.plugin_files import RecordedFile
 from pggan_kit.runs.checkpoints import Entry
@@ -28,6 +28,7 @@ from pggan_kit.system.json_text import json_text
 from pggan_kit.system.locks import hold_when_free
 from pggan_kit.system.provenance import describe_hardware, find_revision
 from pggan_kit.trials.processes import Say, hold_processes, list_recorded_files, stop_with_owner
+from pggan_kit.trials.same_data import require_same_data
 from pggan_kit.trials.training import StageReached, StopAfter, describe_early_end, train_or_resume
 
 RESULT = "result.json"
@@ -135,7 +136,7 @@ def _run_to_result(plan: Plan, out: Path, name: str, seed: int, files: Sequence[
         result = {**trunk_result, "failed": f"trunk: {trunk_result['failed']}"}
     elif adopted is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        result = _evaluate_adopted(plan, adopted, files)
+        result = _evaluate_adopted(plan, out, adopted, files)
     else:
         result = _train_and_evaluate(plan, out, name, seed, files)
 
@@ -143,16 +144,20 @@ def _run_to_result(plan: Plan, out: Path, name: str, seed: int, files: Sequence[
     return result
 
 
-def _evaluate_adopted(plan: Plan, adopted: Mapping[str, Any], plugins: Sequence[RecordedFile]) -> dict[str, Any]:
+def _evaluate_adopted(
+    plan: Plan, out: Path, adopted: Mapping[str, Any], plugins: Sequence[RecordedFile]
+) -> dict[str, Any]:
     """Return the result of a trial whose run was trained before.
 
     Raises:
-        RunError: The run is gone, or is not what was adopted.
+        RunError: The run is gone, or is not what was adopted, or its data are others by now.
     """
     run = Path(adopted["run"])
     entry = read_last_entry(run)
     if entry.sha256 != adopted["checkpoint"]:
         raise RunError(f"{run} has changed since it was adopted: its last checkpoint is another one")
+    prepared, _ = prepare_run(run, plugins, None, [KEEP_NONE, *plan.evaluation])
+    require_same_data(prepared, out)
     failed = _describe_unplanned_end(run, plugins)
     rows = [] if failed is not None else evaluate_run(plan, run, plugins)
     result = describe_result(failed, entry.images, rows)
@@ -258,6 +263,10 @@ def _train_to_end(plan: Plan, out: Path, name: str, seed: int, plugins: Sequence
             bindings = [*bindings, *read_tuned(plan, out, name)["bindings"]]
         if name in plan.shared:
             start_from = f"{locate_trial(out, TRUNK, seed)}@{plan.branch}"
+
+    # Values of runs that were trained on other data, or compared with other ones, are not compared.
+    as_evaluated = [*bindings, KEEP_NONE, *plan.evaluation]
+    require_same_data(prepare(config, as_evaluated, own_plugins), out)
 
     # A run that diverges has ended: that is its result.
     try:

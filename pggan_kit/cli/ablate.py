@@ -143,6 +143,9 @@ def ablate_analyse(
         analysis = ablation.analyse(folder)
     else:
         chosen = [_read_average(text) for text in averages]
+        quality = dict(_read_quality(text) for text in qualities)
+        if len(quality) < len(qualities):
+            raise UserError(f"--quality must name each curve once, not {', '.join(qualities)}")
         analysis = ablation.evaluate_again(
             folder,
             name,
@@ -150,7 +153,7 @@ def ablate_analyse(
             average=chosen[0] if chosen else None,
             averages=chosen[1:],
             curves=curves,
-            quality=dict(_read_quality(text) for text in qualities),
+            quality=quality,
             primary=primary,
             margin=margin,
             plugins=plugins,

@@ -7,6 +7,7 @@ stages up to one, under whatever settings: a new run takes its pieces, and has a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ def _require_content(saved: Snapshot, option: str, place: str) -> None:
 def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
     """Return the run that a branch began from, and the clock of the beginning.
 
-    None for a run from scratch, and where that run is not there any more, or another one lies at its path.
+    None for a run from scratch, and where that run is not there any more, or another one lies at its path. Where both
+    were moved together, or a folder above them was renamed, it is found at the same place relative to the branch.
 
     Raises:
         RunError: `run.json` is damaged.
@@ -123,12 +125,31 @@ def find_trunk(files: RunDirectory) -> tuple[RunDirectory, int] | None:
         raise RunError(
             f"{files.path / 'run.json'} is damaged: it names the run that it began from by a relative path, {path}"
         )
-    if not (path / "run.json").is_file():
-        return None
-    trunk = RunDirectory.open(path)
-    if trunk.about().get("started") != origin.get("started"):
-        return None
-    return trunk, images
+    started = origin.get("started")
+    places = [path]
+    if started is not None:
+        places += _list_places_after_a_move(path, files.path.resolve())
+    for place in places:
+        if (place / "run.json").is_file():
+            trunk = RunDirectory.open(place)
+            if trunk.about().get("started") == started:
+                return trunk, images
+    return None
+
+
+def _list_places_after_a_move(trunk: Path, branch: Path) -> Iterator[Path]:
+    """Yield where a run may lie now that a branch began from, by the end of its old path: the longest ends first.
+
+    Args:
+        trunk: The old path of the run.
+        branch: The path of the branch now.
+    """
+    parts = trunk.parts[1:]
+    for begin in range(len(parts)):
+        for above in branch.parents:
+            place = above.joinpath(*parts[begin:])
+            if place != branch:
+                yield place
 
 
 def list_lineage(files: RunDirectory, say: Say) -> list[tuple[RunDirectory, float]]:

@@ -518,12 +518,13 @@ class RunDirectory:
 
 
 def remove_content(folder: Path) -> None:
-    """Remove all that is in a folder, which may be a link to one, or a disk of its own.
+    """Remove all that is in a folder, which may be a link to one, or a disk of its own; `run.json` last.
 
     Raises:
         OSError: something cannot be removed.
     """
-    for entry in os.scandir(folder):
+    # Where a process is killed meanwhile, what is left is known as that of a run.
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name == "run.json"):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         else:

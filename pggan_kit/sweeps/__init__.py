@@ -16,7 +16,7 @@ from pggan_kit.api.prepare import Prepared, prepare
 from pggan_kit.benchmarking import plan as planning
 from pggan_kit.benchmarking.evaluation_cost import EvaluationClock
 from pggan_kit.errors import RunError
-from pggan_kit.runs.targets import require_target_outside_runs
+from pggan_kit.runs.targets import SWEEP, require_target_outside_runs, require_unused_folder
 from pggan_kit.sweeps import conduct, cost, plan_reading
 from pggan_kit.sweeps.plan import SweepPlan
 from pggan_kit.trials.settings_files import choose_folder
@@ -45,7 +45,7 @@ def sweep(
         The content of `best.json`: `trial`, `metric`, `value`, `bindings`, `trials`, `ended_early`, `seeds`, `hash`.
 
     Raises:
-        UserError: The input is wrong, or `out` holds another sweep.
+        UserError: The input is wrong, or `out` holds another sweep or files that a new one would replace.
         TrainingError: Some trials did not end, or none has a value.
         Interrupted: A signal stopped it; called again, it continues.
     """
@@ -53,6 +53,7 @@ def sweep(
     folder = choose_folder(config, out)
     read = plan_reading.read_sweep(config, bindings, plugins)
     require_target_outside_runs("--out", folder)
+    require_unused_folder("--out", folder, SWEEP)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -109,7 +109,10 @@ class Study:
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is damaged, or no journal of Optuna: {type(error).__name__}: {error}") from error
+            raise RunError(
+                f"{path} is damaged, or no journal of Optuna: {type(error).__name__}: {error}. Put back a copy of it, "
+                "or begin in another folder with --out"
+            ) from error
         if attributes.get(HASH) != self.plan.hash:
             raise RunError(
                 f"{path} is the study of another sweep, with other parameters or another experiment: begin in another "

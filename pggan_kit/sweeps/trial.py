@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit.api.evaluate import evaluate
-from pggan_kit.api.prepare import prepare
+from pggan_kit.api.prepare import KEEP_NONE, prepare
 from pggan_kit.errors import (
     ConfigError,
     DataError,
@@ -29,6 +29,7 @@ from pggan_kit.sweeps.spaces import bind_values, list_corners
 from pggan_kit.sweeps.study import OpenTrial, Study
 from pggan_kit.trials.plan_files import require_planned_config
 from pggan_kit.trials.processes import Say, list_recorded_files
+from pggan_kit.trials.same_data import require_same_data
 from pggan_kit.trials.training import StageReached, StopAfter, describe_early_end, train_or_resume
 
 MOST_ATTEMPTS = 3
@@ -189,6 +190,8 @@ def _train_and_measure(
         if stage != plan.stages[-1]:
             own_plugins.append(StopAfter(stage))
         bindings = [*bind_values(plan.space, trial.values), *seed_bindings]
+        as_evaluated = [*bindings, KEEP_NONE, *plan.evaluation]
+        require_same_data(prepare(folder / CONFIG, as_evaluated, files), folder)
         # Where it pauses it has saved, and is measured as it is there.
         with contextlib.suppress(StageReached):
             train_or_resume(run, folder / CONFIG, bindings, own_plugins)

@@ -31,12 +31,13 @@ class Local:
     they import is imported once in each `launch`.
 
     Args:
-        jobs: The number of trials at once, at least 1. None: as many as the cores allow, or, with GPUs, as these allow.
+        jobs: The largest number of trials at once, at least 1; with GPUs no more than these allow. None: as many as the
+            cores allow, or, with GPUs, as these allow.
         cores: The cores of each trial, at least 1: its OMP_NUM_THREADS.
-        trials_per_gpu: The number of trials that share a GPU, at least 1. Trials are assigned to the GPUs in turn, by
-            CUDA_VISIBLE_DEVICES. One small trial cannot keep a large GPU busy: with networks of the size of MNIST's
-            most of it is idle; with NVIDIA's Multi-Process Service trials run on it together. The default is safe for
-            any size of network and memory.
+        trials_per_gpu: The number of trials that share a GPU, at least 1; without GPUs it has no effect. Trials are
+            assigned to the GPUs in turn, by CUDA_VISIBLE_DEVICES. One small trial cannot keep a large GPU busy: with
+            networks of the size of MNIST's most of it is idle; with NVIDIA's Multi-Process Service trials run on it
+            together. The default is safe for any size of network and memory.
         retries: The number of times that a trial which failed is run again, at least 0.
 
     Raises:
@@ -49,12 +50,13 @@ class Local:
         check_at_least("trials_per_gpu", trials_per_gpu, 1)
         check_at_least("retries", retries, 0)
 
-        # As many trials as the GPUs allow, or else the cores.
+        # As many trials as the GPUs allow, or else the cores; more of them could use up a GPU's memory.
         self.gpus = list_gpus()
-        if jobs is not None:
+        if self.gpus:
+            slots = len(self.gpus) * trials_per_gpu
+            self.jobs = slots if jobs is None else min(jobs, slots)
+        elif jobs is not None:
             self.jobs = jobs
-        elif self.gpus:
-            self.jobs = len(self.gpus) * trials_per_gpu
         else:
             self.jobs = max(1, count_cores() // cores)
         self.cores = cores

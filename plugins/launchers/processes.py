@@ -19,6 +19,9 @@ TIME_LIMIT_REACHED = 75
 PROGRAM_MISSING = 127
 """Exit code of a program that does not exist, as in a shell."""
 
+FINAL = (0, WRONG_INPUT, PROGRAM_MISSING)
+"""Exit codes after which a trial is not run again, however it came to exit."""
+
 START_FAILED = 126
 """Exit code of a trial that could not be started now: there were too many processes, or memory or the disk was full."""
 
@@ -36,7 +39,7 @@ def count_retries_left(code: int, retries: int) -> int | None:
         code: The exit code of the trial's process.
         retries: The retries that were left before.
     """
-    if code in (0, WRONG_INPUT, PROGRAM_MISSING):
+    if code in FINAL:
         return None
     # The run is further than it was: no failure.
     if code == TIME_LIMIT_REACHED:

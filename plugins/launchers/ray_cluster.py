@@ -105,7 +105,9 @@ class Ray:
             # Cancelling raises KeyboardInterrupt in the task, which stops its process in order.
             for reference in waiting:
                 ray.cancel(reference)
-            ray.wait(waiting, num_returns=len(waiting))
+            # Ray refuses to wait for nothing.
+            if waiting:
+                ray.wait(waiting, num_returns=len(waiting))
             raise
         return [codes[number] for number in range(len(trials))]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pggan_kit import ConfigError, SettingError, Trial, check_above, check_at_least, check_finite
-from pggan_plugins.launchers.processes import KILLED, choose_start_code, count_retries_left, start_process
+from pggan_plugins.launchers.processes import FINAL, KILLED, choose_start_code, count_retries_left, start_process
 
 POLL_SECONDS = 1.0
 """Seconds between checks for results of jobs."""
@@ -316,7 +316,7 @@ class _Launch:
 
             # Slurm stops a job that it preempts with SIGTERM: the trial has saved, and has not failed.
             left = count_retries_left(code, self.retries[number])
-            if stopped_by_slurm and code != 0:
+            if stopped_by_slurm and code not in FINAL:
                 left = self.retries[number]
             if left is not None:
                 self.waiting.append((number, left))

@@ -57,6 +57,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ablation may begin in a folder with trials of another one, which it then does not run again."""
+    monkeypatch.setattr("pggan_kit.ablation.conduct.require_unused_folder", lambda *arguments: None)
+
+
+@pytest.fixture
 def begun(finished: Path, ablate: Ablate) -> Ablate:
     """`ablate`, for which `out/` holds a finished ablation."""
     shutil.copytree(finished, "out")

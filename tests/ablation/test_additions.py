@@ -129,6 +129,11 @@ def test_what_was_added_may_not_be_taken_back_or_cut(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"ablate\.controls was .*'c': 8.* The number of seeds of c was chosen"):
             compare_with_fixed(make_plan(**added, controls=controls), tmp_path)
 
+    # Its seeds are the first of those that were added, however these are listed now; new ones follow.
+    for later in ([9, 8, 7, 6], [10, 7, 8, 9, 6]):
+        now = compare_with_fixed(make_plan(**{**added, "seeds": [*range(6), *later]}, controls={"c": 8}), tmp_path)
+        assert now.select_seeds("c") == list(range(8)) and now.all_seeds == list(range(6 + len(later)))
+
 
 def test_a_plan_that_differs_as_text_alone_is_described(tmp_path: Path) -> None:
     plans.write_plan(make_plan(**ONE_PAIR, looks=[3, 6]), tmp_path)

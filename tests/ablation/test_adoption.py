@@ -36,6 +36,7 @@ def read_rows(folder: Path) -> dict[tuple[str, ...], dict[str, str]]:
         return {(row["variant"], row["seed"], row["metric"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_adopted_runs_are_evaluated_as_trials_and_confirm_nothing(ablate: Ablate, finished: Path) -> None:
     """One is a trial of another ablation, one was trained by itself, with other observers, metrics and intervals."""
     alone = ["train.seed = 1", "train.switch = @switches.Hard()", "train.observers = [@observers.Samples()]"]
@@ -128,6 +129,12 @@ def test_a_run_with_another_history_is_refused(ablate: Ablate, finished: Path, m
     # A copy is no trial of an ablation any more: nobody has checked its trunk.
     shutil.copytree(trial, "copy")
     refuse("copy", rf"refused: it went on from {finished}/trunks/0, which may have been another experiment")
+    shutil.copytree(finished, "moved")
+    (moved,) = adopt_runs(plan, Path("out"), [Path("moved/runs/linear/0")], files).adopted
+    assert (moved["variant"], moved["seed"], moved["run"]) == ("linear", 0, str(Path("moved/runs/linear/0").resolve()))
+    edit_record(Path("moved/trunks/0"), lambda record: record.update(started="later"))
+    refuse("moved/runs/linear/0", rf"refused: it went on from {finished}/trunks/0, which may have been another")
+
     edit_record(Path("copy"), lambda record: record.pop("from"))
     adopted = adopt_runs(plan, Path("out"), [Path("copy")], files)
     with pytest.raises(RunError, match=rf"^--adopt {trial}: linear 0 is .*/copy already"):

@@ -570,3 +570,13 @@ def test_levels_and_margins_are_those_of_the_role() -> None:
     explored = analyse_results(plan, results, decides=False)["contrasts"][0]
     assert explored["role"] == "exploratory" and "holm" not in explored
     assert explored["smallest_effect"] == pytest.approx(st.find_detectable_mean(10, 0.05) * explored["sd"])
+
+
+def test_the_legend_names_the_test_of_failures() -> None:
+    """Of pairs McNemar's; of effects, which have more than two variants, sign flips."""
+    results = make_results({"a": 0.0, "b": 0.3, "c": 0.1}, {("b", 0)})
+    pairs = render_text(analyse_results(make_plan(), results))
+    assert "with McNemar's exact test" in pairs and "tested by sign flips" not in pairs
+    effects = {"b and c": {"weights": {"b": 0.5, "c": 0.5, "a": -1.0}, "role": "confirmatory"}}
+    shown = " ".join(render_text(analyse_results(make_plan(effects=effects, contrasts=[]), results)).split())
+    assert "Of an effect those with weights above 0 : below 0, tested by sign flips." in shown

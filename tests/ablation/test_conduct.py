@@ -202,6 +202,22 @@ def test_stopped_and_started_again_it_ends_the_same(ablate: Ablate, finished: Pa
     assert Path("out/results.csv").read_text() == (finished / "results.csv").read_text()
 
 
+def test_data_that_changed_while_it_was_stopped_are_refused(ablate: Ablate) -> None:
+    own = ["train.dataset = @datasets.Arrays()", "datasets.Arrays.file = 'images.npy'", "schedule.sizes = (4, 8)"]
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 8), dtype=np.uint8)
+    np.save("images.npy", images[0])
+    with pytest.raises(Interrupted):
+        ablate(*own, "ablate.seeds = (0,)", "launchers.Here.stop_after = 1")
+    np.save("images.npy", images[1])
+    with pytest.raises(TrainingError, match="1 of 2 trials have not ended, among them hard 0"):
+        ablate(*own, "ablate.seeds = (0,)")
+    assert (
+        "train.dataset has other images or labels than in the first trials" in Path("out/logs/hard-0.log").read_text()
+    )
+    np.save("images.npy", images[0])
+    assert ablate(*own, "ablate.seeds = (0,)")["contrasts"][0]["n"] == 1
+
+
 class Stop:
     @hookimpl
     def after_step(self) -> None:
@@ -212,16 +228,18 @@ def test_a_half_done_trial_is_resumed(ablate: Ablate, finished: Path) -> None:
     with pytest.raises(Interrupted):
         ablate("launchers.Here.stop_after = 0")
     folder = Path("out/trunks/0")
+    bindings = [*plans.load_plan(Path("out")).bind_seed(0), trials.KEEP_STATE]
     with pytest.raises(Interrupted):
-        train("out/configs/linear.gin", run_dir=folder, plugins=[*PLUGINS, Stop()])
+        train("out/configs/linear.gin", bindings, run_dir=folder, plugins=[*PLUGINS, Stop()])
     with pytest.raises(Interrupted):
         ablate("launchers.Here.stop_after = 1")
     assert "resumed at images 4" in (folder / "log.txt").read_text()
     assert_same_run(folder, finished / "trunks/0")
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_a_trial_without_a_checkpoint_starts_from_scratch(ablate: Ablate, finished: Path) -> None:
-    for seed, left in enumerate(("run.json", "other")):
+    for seed, left in enumerate(("run.json", "log.txt")):
         Path(f"out/trunks/{seed}").mkdir(parents=True)
         Path(f"out/trunks/{seed}/{left}").write_text("{}")
     with pytest.raises(Interrupted):
@@ -230,6 +248,7 @@ def test_a_trial_without_a_checkpoint_starts_from_scratch(ablate: Ablate, finish
         assert_same_run(Path(f"out/trunks/{seed}"), finished / f"trunks/{seed}")
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_a_trial_that_cannot_end_is_reported_and_tried_again(ablate: Ablate, finished: Path) -> None:
     said: list[str] = []
     take_over(finished, "trunks", "runs/linear", "runs/hard/0")
@@ -360,6 +379,7 @@ DIVERGES = (
 )
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_a_run_that_diverges_is_a_result(ablate: Ablate, finished: Path) -> None:
     take_over(finished, "runs/linear")
     analysis = ablate(f"ablate.variants = {DIVERGES}", "ablate.contrasts = [('diverged', 'linear')]")
@@ -375,6 +395,7 @@ def test_a_run_that_diverges_is_a_result(ablate: Ablate, finished: Path) -> None
 KEPT = "ablate.variants = {'linear': [], 'kept': ['train.switch = @switches.Keeping()', 'switches.Keeping.stage = 1']}"
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_a_run_that_its_switch_keeps_small_has_no_value(ablate: Ablate, finished: Path) -> None:
     """Images of 8x8 are easier than those of 16x16: their value would be compared with another one."""
     for out in ("out", "again"):
@@ -401,6 +422,7 @@ def test_variants_that_end_at_different_sizes_are_not_compared(ablate: Ablate) -
     assert not Path("out").exists()
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_variants_fail_with_their_trunk(ablate: Ablate, finished: Path) -> None:
     take_over(finished, "trunks/0", "runs/linear/0", "runs/hard/0")
     analysis = ablate("train.loss = @losses.Diverging()", "losses.Diverging.height = 4", "losses.Diverging.seed = 1")
@@ -408,6 +430,7 @@ def test_variants_fail_with_their_trunk(ablate: Ablate, finished: Path) -> None:
     assert {name: entry["failed"] for name, entry in analysis["variants"].items()} == {"linear": 1, "hard": 1}
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_controls_have_fewer_seeds(ablate: Ablate, finished: Path) -> None:
     take_over(finished, "trunks", "runs")
     variants = (
@@ -429,6 +452,7 @@ def before_run(run): ...
 """
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_trials_are_processes_that_import_what_this_one_imports(
     ablate: Ablate, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, finished: Path
 ) -> None:
@@ -514,6 +538,7 @@ def test_a_killed_ablate_takes_its_trials_along(ablate: Ablate, finished: Path) 
         assert_same_run(folder, finished / f"trunks/{seed}")
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_a_trial_that_still_runs_is_waited_for(ablate: Ablate, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both processes of the new `ablate` say so, and nothing is trained twice: the old trial ends here."""
     said: list[str] = []
@@ -965,6 +990,40 @@ def test_two_processes_do_not_work_in_one_folder(ablate: Ablate) -> None:
         ablate()
 
 
+@pytest.mark.parametrize("name", ["results.csv", "analysis.json", "runs", "trunks", "configs", "sweep.json"])
+def test_a_first_start_replaces_no_files(name: str, ablate: Ablate) -> None:
+    Path("out").mkdir()
+    path = Path("out", name)
+    if path.suffix:
+        path.write_text("mine")
+    else:
+        path.mkdir()
+        (path / "linear.gin").write_text("mine")
+    with pytest.raises(RunError, match=rf"--out out has no plan\.json, and holds {name}, which a new ablation would"):
+        ablate()
+    assert [each.name for each in Path("out").iterdir()] == [name]
+    assert all(each.read_text() == "mine" for each in Path("out").rglob("*") if each.is_file())
+
+
+def test_a_first_start_that_was_killed_may_begin_again(ablate: Ablate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that no ablation writes may lie there too, such as its output."""
+
+    class KilledError(Exception): ...
+
+    def be_killed(*arguments: Any) -> None:
+        raise KilledError
+
+    Path("out").mkdir()
+    Path("out/nohup.out").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(plans, "write_plan_file", be_killed)
+        with pytest.raises(KilledError):
+            ablate()
+    assert {path.name for path in Path("out").iterdir()} == {".lock", "configs", "locks", "logs", "nohup.out"}
+    with pytest.raises(Interrupted):
+        ablate("launchers.Here.stop_after = 0")
+
+
 DIFFERENCES = {
     ("train.switch = @switches.Hard()",): 1,
     ("train.switch = @switches.Staircase()", "switches.Staircase.steps = 3"): 1,
@@ -1054,6 +1113,7 @@ def test_revision_and_hardware_are_recorded(tmp_path: Path, monkeypatch: pytest.
     assert provenance.find_revision() == "0.1.0", "outside a checkout, the version"
 
 
+@pytest.mark.usefixtures("any_folder")
 def test_it_says_how_far_it_is_and_removes_what_killed_processes_left(ablate: Ablate) -> None:
     class Launcher:
         """A launcher whose trials all fail."""

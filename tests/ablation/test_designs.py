@@ -227,7 +227,13 @@ WRONG = {
     ),
     "ablate.factors = {'switch': 3}": r"ablate\.factors must be a dict",
     f"ablate.factors = {{'switch': {SWITCHES}, 'reals': {{'no': [], '{60 * 'x'}': ['train.fade_reals = False']}}}}": (
-        r"names folders: 'soft\+x+' must have at most 60 characters, and has 65$"
+        r"ablate\.factors names folders: 'soft\+x+' must have at most 60 characters, and has 65$"
+    ),
+    "ablate.leave_one_out = {'Slow': ['optimizers.Adam.lr = 1e-4'], 'slow': ['train.tf32 = True']}": (
+        r"ablate\.leave_one_out names folders: 'without_Slow' and 'without_slow' differ in case alone"
+    ),
+    f"{FACTORS}\nablate.variants = {{'HARD+sharp': []}}": (
+        r"ablate\.variants names folders: 'hard\+sharp' and 'HARD\+sharp' differ in case alone"
     ),
     f"{FACTORS}\nablate.resolution = 'VI'": r"ablate\.resolution must be 'III', 'IV' or 'V'|must be one of",
     f"{FACTORS}\nablate.resolution = 3": r"ablate\.resolution must be a (text|string)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from pggan_kit import ablation, evaluate
 from pggan_kit.ablation import trial as trials
 from pggan_kit.ablation.archive import _split_tuned
 from pggan_kit.ablation.reanalysis import merge_bindings
-from pggan_kit.errors import ConfigError, RunError, SettingError
+from pggan_kit.errors import ConfigError, RunError
 
 PLUGINS = [str(STUB_PLUGIN), str(ABLATION_PLUGIN)]
 
@@ -214,11 +215,34 @@ def test_averages_and_curves_of_finished_runs_may_be_compared(
 
     refuse("measured gap, signed at its ticks, and no FID", "--curve", "FID")
     refuse("--curve must name each value once, not gap, gap", "--curve", "gap", "--curve", "gap")
+    refuse("--quality must name each curve once, not gap=3, gap=4", "--quality", "gap=3", "--quality", "gap=4")
     refuse("--quality names 'gap', which is no curve: add --curve gap", "--quality", "gap=3")
     refuse("--quality gap: write METRIC=VALUE, as FID=10", "--curve", "gap", "--quality", "gap")
     refuse("--quality of gap must be above 0, where it has a logarithm", "--curve", "gap", "--quality", "gap=0")
     refuse("--average must name each average once, not copy, copy", "--average", "copy", "--average", "copy")
     refuse("curves was made with another curves", "--evaluate-again", "curves", "--curve", "signed")
+
+
+def test_another_primary_of_runs_that_have_all_failed_is_refused(out: Path) -> None:
+    for path in out.glob("runs/*/*/result.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "failed": "NaN", "rows": []}))
+    for options in ({"bindings": ["evaluation.count = 4"]}, {"curves": ["gap"]}):
+        with pytest.raises(
+            ConfigError, match=r"--primary FID cannot be compared: all runs that have ended have failed"
+        ):
+            ablation.evaluate_again(out, "other", **options, primary="FID", margin=1.0, plugins=PLUGINS)
+    assert ablation.evaluate_again(out, "same", ["evaluation.count = 4"], plugins=PLUGINS)["metric"] == "gap"
+
+
+def test_where_a_run_comes_from_stays_known(out: Path) -> None:
+    path = out / "runs/hard/0/result.json"
+    tuned = ["g/optimizers.Adam.lr = 0.5"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "adopted": "/old/run", "tuned": tuned}))
+    for _ in range(2):  # measured, and read again
+        ablation.evaluate_again(out, "again", ["evaluation.count = 8"], plugins=PLUGINS)
+        with open(out / "analyses/again/results.csv", newline="") as file:
+            cells = {(row["variant"], row["seed"]): (row["adopted"], row["tuned"]) for row in csv.DictReader(file)}
+        assert cells.pop(("hard", "0")) == ("/old/run", tuned[0]) and set(cells.values()) == {("", "")}
 
 
 def test_another_endpoint_may_be_compared(out: Path) -> None:
@@ -301,8 +325,13 @@ def test_wrong_input_is_refused(
         ConfigError, match=r"^--primary signed needs --margin as well, since the plan's margin is that of"
     ):
         ablation.evaluate_again(**again, primary="signed")
-    with pytest.raises(SettingError, match=r"^--margin must be above 0, and is 0"):
+    with pytest.raises(ConfigError, match=r"^--margin must be above 0, and is 0"):
         ablation.evaluate_again(**again, margin=0)
+    with pytest.raises(ConfigError, match=r"^--quality must be finite, and is nan"):
+        ablation.evaluate_again(**again, curves=["gap"], quality={"gap": math.nan})
+    for average in (math.nan, 0.0, 5.0):
+        with pytest.raises(ConfigError, match=rf"^--average must be .* and is {average}"):
+            ablation.evaluate_again(**again, average=average)
     with pytest.raises(ConfigError, match=r"^linear 0: .* is 'gapp', and the evaluation gives gap, signed"):
         ablation.evaluate_again(**again, primary="gapp", margin=0.1)
     with pytest.raises(RunError, match=r"^linear 0: .* has no average copy"):

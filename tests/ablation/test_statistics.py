@@ -152,6 +152,23 @@ def test_the_smallest_effect_is_found_by_sign_flips_as_often_as_it_says(pairs: i
         assert (p < alpha).mean() == pytest.approx(stats.norm.cdf(effect) ** 6, abs=0.03)
 
 
+@pytest.mark.parametrize("pairs", [13, 14, 15, 16])
+def test_the_smallest_effect_at_the_smallest_level_needs_one_sign(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below twice the smallest p, a difference is found where all pairs have its sign, and nowhere else."""
+    monkeypatch.setattr(st, "SIMULATED", 500)
+    effect = st.find_detectable_mean.__wrapped__(pairs, 3 / 2**pairs)
+    assert effect == pytest.approx(stats.norm.ppf(0.8 ** (1 / pairs)), rel=0.05)
+
+
+def test_a_level_that_no_mean_reaches_with_the_patterns_drawn_has_no_smallest_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The observed pattern is among those of 17 pairs more than once."""
+    monkeypatch.setattr(st, "SIMULATED", 20)
+    monkeypatch.setattr(st, "_list_sign_patterns", lambda *arguments: (np.ones((st.DRAWN, 17), np.int8), False))
+    assert st.find_detectable_mean.__wrapped__(17, 2e-5) is None
+
+
 def test_the_smallest_effect_takes_little_memory_at_a_small_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """100,000 patterns and 200 samples, whose means would take 160 MB at once."""
     monkeypatch.setattr(st, "SIMULATED", 200)
@@ -169,7 +186,7 @@ def test_the_smallest_effect_takes_little_memory_at_a_small_level(monkeypatch: p
 
 def test_the_smallest_effect_of_a_tiny_level_takes_no_more_patterns_than_the_test() -> None:
     """The first look of 17 of 60 pairs has a level of 5e-6, and its test draws 100,000 patterns."""
-    assert len(st._list_sign_patterns(17, 5e-6, np.random.default_rng(0))) == st.DRAWN
+    assert len(st._list_sign_patterns(17, 5e-6, np.random.default_rng(0))[0]) == st.DRAWN
 
 
 @pytest.mark.parametrize(("pairs", "alpha"), [(9, 0.05), (15, 0.01)])

@@ -25,7 +25,7 @@ OUT = Path("out")
 def trial(train: Callable[..., Any]) -> Path:
     """Return the folder of a trial whose run is trained, and whose plan is written."""
     folder = locate_trial(OUT, "linear", 0)
-    run = train(run_dir=str(folder))
+    run = train("train.seed = 0", run_dir=str(folder))
     (row,) = [row for row in run.files.about()["plugins"] if row["origin"].endswith("stub_plugin.py")]
     plan = Plan(
         name="switch", base="tiny.gin", variants={"linear": []}, seeds=[0], controls={}, contrasts=[],

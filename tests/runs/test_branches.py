@@ -492,3 +492,28 @@ def test_another_run_at_the_path_of_the_trunk_is_not_taken_for_it(trunk: Path, b
     notes: list[str] = []
     assert list_lineage(files, notes.append) == [(files, math.inf)]
     assert len(notes) == 1 and "(or another one is in its place)" in notes[0]
+
+
+def write_about(folder: Path, **about: Any) -> Path:
+    """Write what is read of a run to find the one that it began from."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"plugins": [], **about}))
+    return folder
+
+
+def test_a_trunk_that_was_moved_with_its_branch_is_found(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        trunk = write_about(tmp_path / f"out/trunks/{seed}", started=f"trunk {seed}")
+        origin = {"run": str(trunk), "images": 8, "started": f"trunk {seed}"}
+        write_about(tmp_path / f"out/runs/hard/{seed}", started="branch", **{"from": origin})
+    (tmp_path / "out").rename(tmp_path / "moved")
+    for seed in (0, 1):
+        found = find_trunk(RunDirectory(tmp_path / f"moved/runs/hard/{seed}"))
+        assert found is not None and found[0].path == tmp_path / f"moved/trunks/{seed}" and found[1] == 8
+
+    # Another run may lie there by now, and one that lies at the old place is the first to be asked.
+    (tmp_path / "moved/trunks/0/run.json").write_text(json.dumps({"plugins": [], "started": "later"}))
+    assert find_trunk(RunDirectory(tmp_path / "moved/runs/hard/0")) is None
+    write_about(tmp_path / "out/trunks/1", started="trunk 1")
+    found = find_trunk(RunDirectory(tmp_path / "moved/runs/hard/1"))
+    assert found is not None and found[0].path == tmp_path / "out/trunks/1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -210,14 +211,15 @@ def test_a_study_of_another_space_is_refused(sweep: Sweep) -> None:
         sweep(*other)
 
     # Also where its file alone was copied.
+    plan = load_plan(Path("out"))
     Path("copy").mkdir()
     Path("copy/study.journal").write_bytes(Path("out/study.journal").read_bytes())
     with pytest.raises(RunError, match=r"study\.journal is the study of another sweep, with other parameters"):
-        sweep(*other, out="copy")
+        Study(dataclasses.replace(plan, parameters={}), Path("copy"))
     Path("damaged").mkdir()
     Path("damaged/study.journal").write_text("no journal\nat all\n")
-    with pytest.raises(RunError, match=r"study\.journal is damaged, or no journal of Optuna"):
-        sweep(*other, out="damaged")
+    with pytest.raises(RunError, match=r"study\.journal is damaged, or no journal of Optuna.*Put back a copy"):
+        Study(plan, Path("damaged"))
 
     text = Path("out/sweep.json").read_text()
     Path("out/sweep.json").write_text(text.replace('"startup": 10', '"startup": 9'))

@@ -51,6 +51,17 @@ def test_each_has_its_share_of_cores_and_its_gpu(tmp_path: Path, monkeypatch: py
     assert shares == [["3", "4"], ["3", "7"], ["3", "4"], ["3", "7"]]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "trials_per_gpu", "wanted"),
+    [(["0", "1"], 8, 1, 2), (["0", "1"], 8, 3, 6), (["0", "1"], 2, 8, 2), (["0", "1"], None, 3, 6), ([], 8, 3, 8)],
+)
+def test_no_more_trials_than_asked_for_share_a_gpu(
+    gpus: list[str], jobs: int | None, trials_per_gpu: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "list_gpus", lambda: gpus)
+    assert Local(jobs=jobs, trials_per_gpu=trials_per_gpu).jobs == wanted
+
+
 def test_jobs_follow_from_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "list_gpus", list)
     monkeypatch.setattr(local, "count_cores", lambda: 8)

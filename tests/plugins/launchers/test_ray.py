@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from helpers.paths import ABLATION_PLUGIN
 
 from pggan_kit.ablation import conduct as running
 from pggan_kit.ablation import plan_reading
-from pggan_kit.components import Launcher
+from pggan_kit.components import Launcher, Trial
 from pggan_kit.errors import ConfigError
 from pggan_kit.testing import LauncherSuite
 from pggan_plugins.launchers import Local, Ray, ray_cluster
@@ -119,3 +120,25 @@ def test_a_trial_gets_its_share_of_cores() -> None:
         "CUDA_VISIBLE_DEVICES": "3",
         "OMP_NUM_THREADS": "2",
     }
+
+
+def test_an_error_at_the_end_of_the_last_trial_is_not_hidden(tmp_path: Path) -> None:
+    def wait(references: list[str], num_returns: int = 1) -> tuple[list[str], list[str]]:
+        assert 0 < num_returns <= len(references), "Ray refuses it"
+        return references[:num_returns], references[num_returns:]
+
+    ray: Any = SimpleNamespace(
+        remote=lambda **options: lambda task: SimpleNamespace(remote=lambda trial, cores: trial.name),
+        wait=wait,
+        get=lambda reference: 0,
+        cancel=lambda reference: None,
+        exceptions=SimpleNamespace(RayTaskError=KeyError, RayError=KeyError),
+    )
+
+    def end(trial: Trial, code: int) -> None:
+        raise OSError("the disk is full")
+
+    for count in (1, 2):
+        trials = [Trial(str(number), [], tmp_path / "log") for number in range(count)]
+        with pytest.raises(OSError, match="the disk is full"):
+            Ray()._run_tasks(ray, trials, end)

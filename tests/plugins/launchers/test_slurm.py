@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import STUB
@@ -152,6 +153,19 @@ def test_a_trial_that_is_stopped_by_others_counts_as_a_failure(queue: Path, tmp_
     code = "open('tries', 'a').write('x'); raise SystemExit(143)"
     assert Slurm(retries=1).launch([make_trial(tmp_path, "stopped", code)]) == [143]
     assert (tmp_path / "tries").read_text() == "xx"
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(0, [0]), (2, [2]), (127, [127]), (143, [])])
+def test_what_would_not_help_is_not_tried_again_after_a_signal(
+    code: int, wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_cluster, "_has_result", lambda job: True)
+    monkeypatch.setattr(slurm_cluster, "_read_outcome", lambda job: (code, True))
+    queue: Any = SimpleNamespace(
+        jobs={0: None}, retries={0: 0}, codes={}, waiting=[], ended=None, trials=[None], _find_lost=set
+    )
+    slurm_cluster._Launch.collect_results(queue)
+    assert list(queue.codes.values()) == wanted and queue.waiting == ([] if wanted else [(0, 0)])
 
 
 def test_jobs_are_submitted_with_what_each_trial_takes(
