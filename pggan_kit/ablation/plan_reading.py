@@ -104,8 +104,8 @@ def _warn_of_overrides_without_evaluation(settings: Ablation, bindings: Sequence
             continue
         if any(binding.key == other.key and binding.value != other.value for other in evaluated):
             warnings.warn(
-                f"{binding.place} holds while runs are trained alone: ablate.evaluation binds {binding.name} to another "
-                "value for finished runs. To change that, override the list as a whole, -b 'ablate.evaluation = [...]'",
+                f"{binding.place} holds while runs are trained alone: for finished runs ablate.evaluation binds "
+                f"{binding.name} to another value. Override that list as a whole: -b 'ablate.evaluation = [...]'",
                 stacklevel=3,
             )
 
