@@ -619,7 +619,8 @@ class Dataset(Protocol):
     the stages; `location`, a text that says where the images lie, which `data list` shows; `image_name(i)`, a text that
     names an image in messages; and `row_fingerprints()`, a sequence with a text for each image, which is equal if and
     only if what `image` returns is, and empty where this is not known: where the data set changes, only images with new
-    texts are read again.
+    texts are read again. `check_unchanged()`, if there is one, raises a `DataError` where files are no longer those
+    that `fingerprint` is of: resized copies of them are not kept.
 
     Attributes:
         classes: Number of classes, at least 2; 0 where there are no labels.

@@ -237,6 +237,7 @@ class Pyramid:
                     activity.advance(progress.images)
                 with self._keep_when_stopped(journal, writers):
                     progress = self._resize_all(resizer, writers, journal, progress, activity)
+                    self._check_unchanged()
             self._commit(writers, progress.skipped)
         journal.remove()
         self._warn(progress, sizes, kind)
@@ -260,6 +261,16 @@ class Pyramid:
         # The files only need their names then: a kill in the middle of that is unlikely.
         writers.sync()
         return progress
+
+    def _check_unchanged(self) -> None:
+        """Let the data set check that it read what its fingerprint is of; one that does not say it is trusted.
+
+        Raises:
+            DataError: Its files were changed.
+        """
+        check: Callable[[], None] | None = getattr(self._dataset, "check_unchanged", None)
+        if check is not None:
+            check()
 
     def _begin_or_go_on(self, sizes: Sequence[Size], kind: ImageKind, locked: bool) -> tuple[Journal, _Writers]:
         """Return the journal of a build, which knows how far it is, and writers that stand there."""
