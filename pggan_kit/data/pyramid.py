@@ -44,7 +44,7 @@ from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import InUseError
 
-FORMAT = 2
+FORMAT = 3
 """Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
 
 
@@ -220,6 +220,7 @@ class Pyramid:
         digests = digest_rows(self._dataset)
         journal, writers = self._begin_or_go_on(sizes, kind, locked)
         progress = journal.progress
+        done_before = progress.images
         self._check_space((total - progress.images) * kind.count_bytes(count_pixels(sizes)))
         reusable = None
         if digests is not None:
@@ -241,6 +242,9 @@ class Pyramid:
             self._commit(writers, progress.skipped)
         journal.remove()
         self._warn(progress, sizes, kind)
+        # A data set may have noticed something about its images: it can judge them where it has just read them all.
+        if not done_before and not progress.reused:
+            self._warn_of_what_was_noticed()
 
     def _resize_all(
         self, resizer: Resizer, writers: _Writers, journal: Journal, progress: Progress, activity: Activity
@@ -359,8 +363,7 @@ class Pyramid:
             writer.commit()
 
     def _warn(self, progress: Progress, sizes: Sequence[Size], kind: ImageKind) -> None:
-        """Warn of images that were skipped, enlarged or rounded, of channels that have one number alone, and of what
-        the data set noticed."""
+        """Warn of images that were skipped, enlarged or rounded, and of channels that have one number alone."""
         total = len(self._dataset)
         skipped = progress.skipped
         enlarged = progress.enlarged
@@ -379,7 +382,8 @@ class Pyramid:
         for line in describe_constant_channels(self._dataset, levels, progress.skipped_images):
             warnings.warn(line, stacklevel=2)
 
-        # A data set may have noticed something about its images, now that it has read them all.
+    def _warn_of_what_was_noticed(self) -> None:
+        """Warn of what the data set noticed about its images."""
         notice: Callable[[], Sequence[str]] = getattr(self._dataset, "list_warnings", list)
         for line in notice():
             warnings.warn(line, stacklevel=2)
