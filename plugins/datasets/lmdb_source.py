@@ -43,6 +43,7 @@ class LmdbSource:
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         library = import_extra("datasets.LMDB", "lmdb", "lmdb")
+        self._library = library
         self.path = path
         self.left_out: dict[str, int] = {}
         self._largest = find_largest_bytes(max_pixels)
@@ -97,8 +98,11 @@ class LmdbSource:
         key = name
         if self.has_several:
             folder, _, key = name.partition("/")
-        with self._environments[folder].begin() as transaction:
-            content = transaction.get(key.encode("latin-1"))
+        try:
+            with self._environments[folder].begin() as transaction:
+                content = transaction.get(key.encode("latin-1"))
+        except self._library.Error as error:
+            raise DataError(f"{self.path / name}: cannot be read from the database ({error})") from error
         if content is None:
             raise DataError(f"{self.path / name}: is not in the database any more: it was changed; start again")
         if len(content) > self._largest:

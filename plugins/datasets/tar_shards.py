@@ -204,8 +204,8 @@ def find_shards(pattern: Path) -> list[Path]:
     elif pattern.is_file():
         shards = [pattern]
     else:
-        fixed = Path(pattern.anchor)
-        shards = sorted(path for path in fixed.glob(str(pattern.relative_to(pattern.anchor))) if path.is_file())
+        folder, rest = _split_pattern(pattern)
+        shards = sorted(path for path in folder.glob(rest) if path.is_file())
 
     # A folder and a pattern may match nothing.
     if not shards:
@@ -214,6 +214,15 @@ def find_shards(pattern: Path) -> list[Path]:
             "'train-*.tar' or 'train-{000000..000146}.tar'"
         )
     return shards
+
+
+def _split_pattern(pattern: Path) -> tuple[Path, str]:
+    """Return the folder that a pattern begins with, whose name may have brackets, and the rest of the pattern."""
+    folder = Path(pattern.anchor)
+    rest = list(pattern.relative_to(pattern.anchor).parts)
+    while len(rest) > 1 and (folder / rest[0]).is_dir():
+        folder /= rest.pop(0)
+    return folder, "/".join(rest)
 
 
 def _expand_braces(text: str) -> list[Path]:

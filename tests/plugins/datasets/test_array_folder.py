@@ -115,5 +115,5 @@ def test_wrong_folders_and_files(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"junk")
     with pytest.raises(DataError, match=r"a\.npy cannot be read as an \.npy file of plain numbers"):
         ArrayFolder(tmp_path).image(0)
-    with pytest.raises(DataError, match="is in no sub-folder"):
+    with pytest.raises(DataError, match=r"is in no sub-folder, and .* is a class: move it, or set labels = False$"):
         ArrayFolder(tmp_path, labels=True)

@@ -60,6 +60,13 @@ class Environment:
         return {"psize": 1}
 
 
+def test_an_error_of_the_library_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", SimpleNamespace(open=Environment, Error=ValueError))
+    (tmp_path / "data.mdb").write_text(json.dumps({"a": "damaged", "b": encode(PIXELS[0]).hex()}))
+    with pytest.raises(DataError, match=r"a: cannot be read from the database \(.*on_error = 'skip'"):
+        LMDB(tmp_path).image(0)
+
+
 def test_a_database_that_is_replaced_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lmdb", SimpleNamespace(open=Environment, Error=ValueError))
     file = tmp_path / "data.mdb"
