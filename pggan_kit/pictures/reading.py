@@ -36,6 +36,9 @@ PHOTOMETRIC = 262
 ORIENTATION = 274
 """Tag of Exif: how a picture is to be turned."""
 
+UPRIGHT = 1
+"""Orientation of a picture that is not to be turned."""
+
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -282,7 +285,7 @@ def turn_upright(picture: Image.Image) -> Image.Image:
     # Pixels that are damaged are an error, which reading the Exif must not hide.
     picture.load()
     try:
-        turn = TURNS.get(picture.getexif().get(ORIENTATION))
+        turn = TURNS.get(picture.getexif().get(ORIENTATION, UPRIGHT))
     except Exception:  # damaged metadata can raise nearly anything, and the pixels are whole
         return picture
     return picture if turn is None else picture.transpose(turn)
