@@ -87,9 +87,10 @@ class ArrayFolder:
         Raises:
             DataError: A file was changed since the first call.
         """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         files = list(zip(self._source.files, self._hash_files(), strict=True))
         content = json.dumps([self._layout, self.classes, files], allow_nan=False).encode()
-        self.check_unchanged()
         return f"array folder {hashlib.sha256(content).hexdigest()}"
 
     def row_fingerprints(self) -> list[str]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pggan_kit import DataError
+
+THREADS = 8
+"""Maximum number of threads that look at files."""
+
+FILES_AT_ONCE = 1024
+"""Maximum number of files that a thread looks at in turn."""
 
 
 class FileVersions:
@@ -22,8 +30,7 @@ class FileVersions:
         # Text, since millions of path objects take longer than the disk.
         self._folder = os.fspath(folder)
         self._names = names
-        # A number for each file: there may be millions.
-        self._versions = array("q", map(self._read_version, names))
+        self._versions = self._read_versions()
 
     def check_unchanged(self) -> None:
         """Check that all files have the versions that they had.
@@ -31,12 +38,20 @@ class FileVersions:
         Raises:
             DataError: One was changed, replaced or removed.
         """
-        for name, version in zip(self._names, self._versions, strict=True):
-            if self._read_version(name) != version:
+        for name, version, now in zip(self._names, self._versions, self._read_versions(), strict=True):
+            if now != version:
                 raise DataError(
                     f"{os.path.join(self._folder, name)} was changed since it was opened: make the data set again, or "
                     "start again"
                 )
+
+    def _read_versions(self) -> array[int]:
+        """Return a number for each file: there may be millions, on a disk that answers slowly."""
+        starts = range(0, len(self._names), FILES_AT_ONCE)
+        slices = [self._names[start : start + FILES_AT_ONCE] for start in starts]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="versions") as pool:
+            versions = pool.map(lambda names: [self._read_version(name) for name in names], slices)
+            return array("q", itertools.chain.from_iterable(versions))
 
     def _read_version(self, name: str) -> int:
         """Return a hash of the size, the time and the place on the disk of a file."""

@@ -110,9 +110,10 @@ class HDF5:
         Raises:
             DataError: The file was changed since it was opened.
         """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         labels = None if self._labels is None else self._labels.tolist()
         content = json.dumps([self._describe(), self._hash_images(), labels], allow_nan=False).encode()
-        self.check_unchanged()
         return f"hdf5 {hashlib.sha256(content).hexdigest()}"
 
     def row_fingerprints(self) -> list[str]:

@@ -204,11 +204,12 @@ class PictureDataset:
         Raises:
             DataError: A file was changed since it was opened.
         """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         labels = [] if self._labels is None or self._has_labels_in_names else [self._labels]
         settings = [*self._list_image_settings(), self._reading.skip, self.classes]
         files = list(zip(self._files, self._hash_pictures(), strict=True))
         content = json.dumps([settings, files, *labels], allow_nan=False).encode()
-        self.check_unchanged()
         return f"{self._kind} {hashlib.sha256(content).hexdigest()}"
 
     def row_fingerprints(self) -> list[str]:
