@@ -621,13 +621,14 @@ class Dataset(Protocol):
 
     It may have `class_names`, a list with a name for each class, which `sample --class NAME` takes; `left_out`, a dict
     with the number of entries that it did not read, by kind (`{".HEIC": 90}`), which is reported at each start;
-    `list_warnings()`, a list of sentences about the images that were read, which are reported after resized copies were
-    made; `image_mode(i)`, a text of at most 8 letters of ASCII with the mode that an image has in its file, such as
-    `RGBA`, which `data build` counts; `check_stages(stages)`, which raises a `DataError` where its images do not suit
-    the stages; `location`, a text that says where the images lie, which `data list` shows; `image_name(i)`, a text that
-    names an image in messages; and `row_fingerprints()`, a sequence with a text for each image, which is equal if and
-    only if what `image` returns is, and empty where this is not known: where the data set changes, only images with new
-    texts are read again.
+    `list_warnings()`, a list of sentences about the images that were read, which are reported after resized copies of
+    all were made in one pass; `image_mode(i)`, a text of at most 8 letters of ASCII with the mode that an image has in
+    its file, such as `RGBA`, which `data build` counts; `check_stages(stages)`, which raises a `DataError` where its
+    images do not suit the stages; `location`, a text that says where the images lie, which `data list` shows;
+    `image_name(i)`, a text that names an image in messages; and `row_fingerprints()`, a sequence with a text for each
+    image, which is equal if and only if what `image` returns is, and empty where this is not known: where the data set
+    changes, only images with new texts are read again. `check_unchanged()`, if there is one, raises a `DataError` where
+    files are no longer those that `fingerprint` is of: resized copies of them are not kept.
 
     Attributes:
         classes: Number of classes, at least 2; 0 where there are no labels.

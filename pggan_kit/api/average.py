@@ -13,6 +13,7 @@ import torch
 from pggan_kit.api.prepare import Prepared, prepare_run
 from pggan_kit.errors import RunError, SettingError
 from pggan_kit.growth.averages import BEST
+from pggan_kit.runs.checkpoint_identity import describe_difference
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.generators import TrainedGenerator, load_place, restore_generator
 from pggan_kit.runs.post_hoc import PieceFit, make_average
@@ -107,8 +108,8 @@ def load_average(
         checkpoint: see `load_generator`.
 
     Raises:
-        RunError: there is no such choice of a checkpoint, no such checkpoint or average, or it does not fit the run's
-            config.
+        RunError: there is no such choice of a checkpoint, no such checkpoint or average, it does not fit the run's
+            config, or it is a file of a run of other data.
     """
     # The checkpoint: a file of an average has its own, any other average is one of the run.
     choice = choose_average(average)
@@ -116,6 +117,7 @@ def load_average(
         if stage is not None or checkpoint != "last":
             raise RunError(f"--average {choice}: the file is of one checkpoint; leave --stage and --checkpoint out")
         saved = read_average(choice)
+        _require_same_data(choice, saved, files)
     else:
         saved = load_place(files.checkpoints(), stage, checkpoint)
 
@@ -154,6 +156,26 @@ def read_average(path: Path) -> Snapshot:
         raise RunError(f"--average {path}: {error}") from None
     except (Exception, RecursionError, MemoryError) as error:  # torch.load documents none of what it raises
         raise RunError(f"--average {path}: it is no file of an average ({type(error).__name__})") from error
+
+
+def _require_same_data(path: Path, saved: Snapshot, files: RunDirectory) -> None:
+    """Check that a file of an average is of a run of the same data, in whose units and classes it is drawn.
+
+    Raises:
+        RunError: it is of another run.
+    """
+    # Where the checkpoints were removed, nothing but the file says what the data were.
+    if not files.checkpoints().has_files():
+        return
+    own = files.checkpoints().load_last().identity
+    if not saved.identity or not own:
+        return
+    difference = describe_difference(saved.identity["dataset"], own["dataset"])
+    if difference:
+        raise RunError(
+            f"--average {path} is of another run, with another data set ({difference}): name the run that it was made "
+            "of, or a file of this one"
+        )
 
 
 def _make_width(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pggan_kit.config import gin_files as configs
 from pggan_kit.config.bindings import Binding, Macro, iterate_references
 from pggan_kit.config.builder import build_from_config
 from pggan_kit.config.gin_files import Config
+from pggan_kit.data.value_range import describe_clipping
 from pggan_kit.errors import ConfigError, DataError, RunError, TrainingError, require_list, require_path
 from pggan_kit.evaluation.evaluator import Evaluator, RealSet, Value, draw_fakes, measure_run
 from pggan_kit.evaluation.settings import EvaluationSettings
@@ -330,6 +332,8 @@ def _evaluate_folders(
     rows = numpy_generator(0, "evaluation fakes").permutation(len(fake_images))[: settings.count]
     reals = RealSet(real_images, None, None)
     mapped = _find_values(real_images)
+    for line in describe_clipping("the range of the real images", fake_images, mapped, fake_folder):
+        warnings.warn(line, stacklevel=3)
     evaluator = Evaluator(metrics, settings, lambda _: reals, None, find_device("auto"), mapped)
     values = evaluator.measure((height, width), _split_into_batches(fake_images, rows, settings.batch_size, mapped))
 

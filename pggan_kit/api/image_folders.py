@@ -61,7 +61,7 @@ def read_images(path: Path) -> np.ndarray:
     Raises:
         DataError: there are none, one is damaged, or they differ in size.
     """
-    if path.suffix in ARRAYS:
+    if path.suffix.lower() in ARRAYS:
         return _read_array_file(path)
     if not path.is_dir():
         raise DataError(f"no folder {path}: name a run, a folder of images, or an .npz or .npy file")
@@ -83,6 +83,12 @@ def read_images(path: Path) -> np.ndarray:
     for file in track_items(files, f"reading the images of {path}", len(files)):
         images.append(reader.read(file, str(file)).transpose(2, 0, 1))
         _require_same_size(images[-1], images[0], file)
+    for line in reader.list_warnings("datasets.ImageFolder.value_range"):
+        warnings.warn(
+            f"{path}: {line}, where a run is evaluated; where two folders are compared, save both as TIFFs or .npy "
+            "files, which are compared as numbers",
+            stacklevel=2,
+        )
     return np.stack(images)
 
 
@@ -105,7 +111,8 @@ def _read_folder_of_numbers(path: Path) -> np.ndarray | None:
         DataError: one is damaged, or they differ in size.
     """
     names, left_out = list_pictures(path, ARRAY_SUFFIXES)
-    if len(names) < 2 or left_out.keys() & set(SUFFIXES) or _holds_photograph(path / names[0]):
+    holds_pictures = any(kind.lower() in SUFFIXES for kind in left_out)
+    if len(names) < 2 or holds_pictures or _holds_photograph(path / names[0]):
         return None
     if left_out:
         warnings.warn(f"{path}: {len(names):,} images; {describe_left_out(left_out)}", stacklevel=2)

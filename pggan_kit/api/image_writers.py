@@ -48,11 +48,28 @@ def open_images(target: Path, count: int) -> AbstractContextManager[ImageWriter]
         count: Number of images of all batches together.
 
     Raises:
-        RunError: The target has another suffix.
+        RunError: The target has the suffix of another kind of file.
     """
-    if target.suffix not in WRITERS:
-        raise RunError(f"--out {target}: name an .npz, .npy, .tar or .png file, or a folder")
-    return WRITERS[target.suffix](target, count)
+    return WRITERS[find_suffix(target)](target, count)
+
+
+def find_suffix(target: Path) -> str:
+    """Return the suffix of a file that images are written to; an empty text for a folder.
+
+    What follows the dot in `samples_psi0.7` begins with a digit, and is no suffix; nor is that of a folder that is
+    there.
+
+    Raises:
+        RunError: The target has the suffix of another kind of file.
+    """
+    suffix = target.suffix
+    if suffix in WRITERS:
+        return suffix
+    if suffix[1:2].isdigit() or target.is_dir():
+        return ""
+    raise RunError(
+        f"--out {target}: name an .npz, .npy, .tar or .png file, or a folder without a suffix or one that is there"
+    )
 
 
 class ArrayWriter:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pggan_kit.api.generator import load_generator
-from pggan_kit.api.image_writers import GRID, open_images
+from pggan_kit.api.image_writers import GRID, find_suffix, open_images
 from pggan_kit.errors import (
     ConfigError,
     RunError,
@@ -81,7 +81,7 @@ def sample(
     check_seed("seed", seed)
     # The target is checked before anything is drawn, which may take long.
     require_target_outside_runs("--out", target)
-    if target.suffix:
+    if find_suffix(target):
         require_replaceable(target)
     writing = open_images(target, count)
     generator = load_faded(run_dir, alpha, stage=stage, average=average, checkpoint=checkpoint, plugins=plugins)
@@ -166,12 +166,11 @@ def find_class(wanted: str | int, classes: int, names: Sequence[str]) -> int:
     """
     if not classes:
         raise RunError(f"--class {wanted}: the generator is unconditional; leave --class out")
-    if wanted in names:
+    if str(wanted) in names:
         return names.index(str(wanted))
 
     # By its number, unless a class has that number as its name.
-    known = [*names, *map(str, range(classes))]
-    if str(wanted) in known:
+    if str(wanted) in map(str, range(classes)):
         return int(wanted)
 
     listed = f"a number from 0 to {classes - 1}"

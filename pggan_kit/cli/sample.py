@@ -32,9 +32,9 @@ def sample(
 
     An .npz file holds `images`, N x H x W x C, in the units and the type of the data, and `labels` of a conditional
     generator; an .npy file holds the images alone; a .tar file PNGs, each with its label beside it; a .png file shows a
-    grid; anything else is a folder of PNGs with a file labels.csv. PNGs of a .tar file or a folder are in the units of
-    the data where these are bytes in 1 or 3 channels and `pictures` is not bound. All but the grid take no more memory
-    for many images than for few.
+    grid; a name without a suffix is that of a folder of PNGs with a file labels.csv. PNGs of a .tar file or a folder
+    are in the units of the data where these are bytes in 1 or 3 channels and `pictures` is not bound. All but the grid
+    take no more memory for many images than for few.
     """
     from pggan_kit.api import sample as sampling
     from pggan_kit.api.image_writers import GRID

@@ -63,8 +63,7 @@ class Census(NamedTuple):
 
         # What the data set makes of it.
         lines.append(f"kept as: {self.kind}, {self.channels} channel{'' if self.channels == 1 else 's'}")
-        # Modes with transparency end in A, as RGBA and LA, before the depth: `RGBA;16`.
-        transparent = sum(count for mode, count in self.modes.items() if mode.partition(";")[0].endswith(("A", "a")))
+        transparent = sum(count for mode, count in self.modes.items() if _is_transparent(mode))
         if transparent and self.channels in (1, 3):
             images = "image" if transparent == 1 else "images"
             lines.append(
@@ -129,6 +128,11 @@ def take_census(images: np.ndarray, labels: np.ndarray | None, files: LevelFiles
         skipped,
         [str(reason) for reason in reasons],
     )
+
+
+def _is_transparent(mode: str) -> bool:
+    """Return whether a mode has transparency: it ends in A before or after the depth, as RGBA;16, LA and I;16+A do."""
+    return mode.partition(";")[0].endswith(("A", "a")) or mode.endswith("+A")
 
 
 def _list_counts(counts: Mapping[str, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -85,9 +86,10 @@ def number_classes(dataset: Dataset, training: Dataset) -> list[int]:
     # Sub-folders are often called by the class numbers that an array holds. An empty one has no place among them.
     if names and not training_names and _are_numbers(names, training.classes):
         return [int(name) for name in names]
-    if training_names and not names and _are_numbers(training_names, max(training.classes, dataset.classes)):
-        names = [str(number) for number in range(dataset.classes)]
-        training_names = [str(int(name)) for name in training_names]
+    if training_names and not names and _are_numbers(training_names):
+        matched = _match_numbers(dataset, [int(name) for name in training_names])
+        if matched:
+            return matched
     if not names or not training_names:
         _warn_of_places(dataset, training)
         return list(range(dataset.classes))
@@ -95,14 +97,42 @@ def number_classes(dataset: Dataset, training: Dataset) -> list[int]:
     number_of = {name: number for number, name in enumerate(training_names)}
     for name in names:
         if name not in number_of:
-            raise DataError(
-                f"evaluation.dataset has a class {name!r}, which the training data lack: rename it, or leave its "
-                "images out"
-            )
+            raise _make_error_of_missing(name)
     return [number_of[name] for name in names]
 
 
-def _are_numbers(names: Sequence[str], classes: int) -> bool:
+def _match_numbers(dataset: Dataset, training_numbers: Sequence[int]) -> list[int]:
+    """Return the training data's number of each class of data without names, where its names are numbers.
+
+    Args:
+        dataset: Data set of the evaluation, without names.
+        training_numbers: Names of the training data's classes, which are different numbers.
+
+    Returns:
+        The numbers; 0 for a class without images. Nothing where numbers from 0 stand beside names from 1, so that they
+        are places.
+
+    Raises:
+        DataError: There is a class that the training data lack.
+    """
+    # Labels that begin at 1 leave class 0 without images.
+    used = {int(dataset.label(i)) for i in range(len(dataset))}
+    number_of = {name: number for number, name in enumerate(training_numbers)}
+    if 0 in used and 0 not in number_of:
+        return []
+    for number in sorted(used):
+        if number not in number_of:
+            raise _make_error_of_missing(str(number))
+    return [number_of.get(number, 0) for number in range(dataset.classes)]
+
+
+def _make_error_of_missing(name: str) -> DataError:
+    return DataError(
+        f"evaluation.dataset has a class {name!r}, which the training data lack: rename it, or leave its images out"
+    )
+
+
+def _are_numbers(names: Sequence[str], classes: float = math.inf) -> bool:
     """Return whether the names of classes are different numbers below a number of classes."""
     if not all(name.isascii() and name.isdigit() for name in names):
         return False

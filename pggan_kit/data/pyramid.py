@@ -44,7 +44,7 @@ from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.files import UNFINISHED
 from pggan_kit.system.locks import InUseError
 
-FORMAT = 2
+FORMAT = 3
 """Number in every file's key: raise it when the same source, filter and size would give other bytes than before."""
 
 
@@ -221,6 +221,7 @@ class Pyramid:
         digests = digest_rows(self._dataset)
         journal, writers = self._begin_or_go_on(sizes, kind, locked)
         progress = journal.progress
+        done_before = progress.images
         self._check_space((total - progress.images) * kind.count_bytes(count_pixels(sizes)))
         reusable = None
         if digests is not None:
@@ -238,9 +239,13 @@ class Pyramid:
                     activity.advance(progress.images)
                 with self._keep_when_stopped(journal, writers):
                     progress = self._resize_all(resizer, writers, journal, progress, activity)
+                    self._check_unchanged()
             self._commit(writers, progress.skipped)
         journal.remove()
         self._warn(progress, sizes, kind)
+        # A data set may have noticed something about its images: it can judge them where it has just read them all.
+        if not done_before and not progress.reused:
+            self._warn_of_what_was_noticed()
 
     def _resize_all(
         self, resizer: Resizer, writers: _Writers, journal: Journal, progress: Progress, activity: Activity
@@ -261,6 +266,16 @@ class Pyramid:
         # The files only need their names then: a kill in the middle of that is unlikely.
         writers.sync()
         return progress
+
+    def _check_unchanged(self) -> None:
+        """Let the data set check that it read what its fingerprint is of; one that does not say it is trusted.
+
+        Raises:
+            DataError: Its files were changed.
+        """
+        check: Callable[[], None] | None = getattr(self._dataset, "check_unchanged", None)
+        if check is not None:
+            check()
 
     def _begin_or_go_on(self, sizes: Sequence[Size], kind: ImageKind, locked: bool) -> tuple[Journal, _Writers]:
         """Return the journal of a build, which knows how far it is, and writers that stand there."""
@@ -350,8 +365,7 @@ class Pyramid:
             writer.commit()
 
     def _warn(self, progress: Progress, sizes: Sequence[Size], kind: ImageKind) -> None:
-        """Warn of images that were skipped, enlarged or rounded, of channels that have one number alone, and of what
-        the data set noticed."""
+        """Warn of images that were skipped, enlarged or rounded, and of channels that have one number alone."""
         total = len(self._dataset)
         skipped = progress.skipped
         enlarged = progress.enlarged
@@ -370,7 +384,8 @@ class Pyramid:
         for line in describe_constant_channels(self._dataset, levels, progress.skipped_images):
             warnings.warn(line, stacklevel=2)
 
-        # A data set may have noticed something about its images, now that it has read them all.
+    def _warn_of_what_was_noticed(self) -> None:
+        """Warn of what the data set noticed about its images."""
         notice: Callable[[], Sequence[str]] = getattr(self._dataset, "list_warnings", list)
         for line in notice():
             warnings.warn(line, stacklevel=2)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,12 +190,11 @@ class _Span(NamedTuple):
 
 
 def _list_spans(images: np.ndarray, values: ValueMap) -> list[_Span]:
-    """Return the span of each channel that has several numbers."""
+    """Return the span of each channel."""
     spans = []
     lowest, highest = _measure_extremes(images)
     for channel, (least, most) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
-        if least < most:
-            spans.append(_Span(channel, least, most, *values.ranges[channel % len(values.ranges)]))
+        spans.append(_Span(channel, least, most, *values.ranges[channel % len(values.ranges)]))
     return spans
 
 
@@ -203,7 +202,8 @@ def _list_unused(spans: Sequence[_Span]) -> list[str]:
     """Return a sentence for each channel that leaves most of its range unused."""
     sentences = []
     for channel, least, most, low, high in spans:
-        if min(most, high) - max(least, low) < FEWEST_SHARE * (high - low):
+        # A channel of one number is reported elsewhere.
+        if least < most and min(most, high) - max(least, low) < FEWEST_SHARE * (high - low):
             sentences.append(
                 f"channel {channel} has numbers from {least:g} to {most:g}, a small part of its range ({low:g}, "
                 f"{high:g}): set data.value_range to theirs"
@@ -212,6 +212,33 @@ def _list_unused(spans: Sequence[_Span]) -> list[str]:
 
 
 def _describe_clipping(dataset: Dataset, images: np.ndarray, spans: Sequence[_Span]) -> list[str]:
+    """Return a sentence on what `data.value_range` cuts off; see `_describe_largest_loss`."""
+
+    def name_row(row: int) -> str:
+        # Images that were left out have no row.
+        return name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
+
+    return _describe_largest_loss("data.value_range", images, spans, name_row)
+
+
+def describe_clipping(cause: str, images: np.ndarray, values: ValueMap, folder: object) -> list[str]:
+    """Return a sentence on what a map's ranges cut off, with the image that loses most; none where it is little.
+
+    Args:
+        cause: What the ranges are of, as the subject of the sentence.
+        images: Images (N, C, h, w).
+        values: Map of the numbers.
+        folder: Where the images lie, for the message.
+    """
+    if values.is_plain:
+        return []
+    spans = _list_spans(images, values)
+    return _describe_largest_loss(cause, images, spans, lambda row: f"image {row} of {folder}")
+
+
+def _describe_largest_loss(
+    cause: str, images: np.ndarray, spans: Sequence[_Span], name_row: Callable[[int], str]
+) -> list[str]:
     """Return a sentence on what the ranges cut off, with the image that loses most; none where it is little."""
     clipped: dict[int, tuple[np.ndarray, str]] = {}
     for channel, least, most, low, high in spans:
@@ -227,11 +254,9 @@ def _describe_clipping(dataset: Dataset, images: np.ndarray, spans: Sequence[_Sp
     channel = max(clipped, key=lambda one: float(clipped[one][0].mean()))
     outside, described = clipped[channel]
     row = int(outside.argmax())
-    # Images that were left out have no row.
-    name = name_image(dataset, row) if len(dataset) == len(images) else f"row {row} of the resized copies"
     sentence = (
-        f"data.value_range cuts off {outside.mean():.2%} of channel {channel}, which has {described}, and "
-        f"{outside[row]:.2%} of it in {name}"
+        f"{cause} cuts off {outside.mean():.2%} of channel {channel}, which has {described}, and "
+        f"{outside[row]:.2%} of it in {name_row(row)}"
     ).replace("%", " %")
     if len(clipped) > 1:
         sentence += f"; and something of {len(clipped) - 1} other channels"

@@ -6,7 +6,7 @@ from pggan_kit.pictures.decoding import FORMATS, MAX_PIXELS, PILLOW_LIMIT, open_
 from pggan_kit.pictures.frames import Caption, choose_cell_size, draw_frame
 from pggan_kit.pictures.gif import Frame, assemble_gif, disassemble_gif, encode_frame
 from pggan_kit.pictures.grid import BACKGROUND, GAP, arrange_grid, crop_grid, image_grid, split_sheet, tile, to_uint8
-from pggan_kit.pictures.reading import GRAY_MODES, SUFFIXES, PictureReader, list_pictures
+from pggan_kit.pictures.reading import GRAY_MODES, SUFFIXES, PictureReader, list_pictures, turn_upright
 
 __all__ = [
     "ARRAY_SUFFIXES",
@@ -39,4 +39,5 @@ __all__ = [
     "split_sheet",
     "tile",
     "to_uint8",
+    "turn_upright",
 ]

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pggan_kit.errors import DataError
 from pggan_kit.pictures.decoding import MAX_PIXELS, open_picture
@@ -38,6 +38,23 @@ ORIENTATION = 274
 
 UPRIGHT = 1
 """Orientation of a picture that is not to be turned."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture of an orientation upright; one of another is upright."""
+
+GRAY_STEPS = {"L;2": 85, "L;4": 17}
+"""Factors by which Pillow scales gray of 2 and 4 bits to 8."""
+
+TRANSPARENT = "+A"
+"""End of the mode of a picture that has no opacity of its own, and a palette or a colour that is transparent."""
 
 COLOUR_SAMPLES = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 """Samples that are colours, by the photometric interpretation of a TIFF."""
@@ -179,7 +196,9 @@ class PictureReader:
             raise DataError(f"{name}: {error}") from error.__cause__
 
     def read_mode(self, source: Path | BinaryIO, name: str) -> str:
-        """Return the mode that a picture has in its file, as Pillow names it; `RGB;16` for 16-bit colour.
+        """Return the mode that a picture has in its file, as Pillow names it.
+
+        `RGB;16` is 16-bit colour, and `P+A` or `L+A` has a palette or a colour that is transparent.
 
         Args:
             source: File, of which the header is read.
@@ -190,9 +209,12 @@ class PictureReader:
         """
         try:
             with open_picture(source, max_pixels=self._max_pixels) as picture:
+                mode = picture.mode
                 if _has_16_bit_colour(picture):
-                    return f"{picture.mode};16"
-                return picture.mode
+                    mode += ";16"
+                if picture.mode not in ALPHA_MODES and "transparency" in picture.info:
+                    mode += TRANSPARENT
+                return mode
         except DataError as error:
             raise DataError(f"{name}: {error}") from error.__cause__
 
@@ -212,8 +234,7 @@ class PictureReader:
                 "with 8 or 16 bits"
             )
         # Most pictures are upright and of the wanted mode already, of which Pillow would make two copies.
-        if picture.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
-            picture = ImageOps.exif_transpose(picture)
+        picture = turn_upright(_scale_clear_colour(picture))
 
         # Bring deep and transparent images to a plain mode.
         if has_16_bits or has_32_bits:
@@ -259,6 +280,32 @@ class PictureReader:
             self._highest = max(self._highest, high)
 
 
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its Exif says; one whose Exif is damaged or says nothing is returned as it is."""
+    # Pixels that are damaged are an error, which reading the Exif must not hide.
+    picture.load()
+    try:
+        turn = TURNS.get(picture.getexif().get(ORIENTATION, UPRIGHT))
+    except Exception:  # damaged metadata can raise nearly anything, and the pixels are whole
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _scale_clear_colour(picture: Image.Image) -> Image.Image:
+    """Return a picture whose transparent colour is one of its pixels', where Pillow scales these to 8 bits alone."""
+    clear = picture.info.get("transparency")
+    raw_modes = _list_raw_modes(picture)
+    if isinstance(clear, tuple) and _has_16_bit_colour(picture):
+        scaled: int | tuple[int, ...] = tuple(value >> 8 for value in clear)
+    elif isinstance(clear, int) and raw_modes and raw_modes[0] in GRAY_STEPS:
+        scaled = clear * GRAY_STEPS[raw_modes[0]]
+    else:
+        return picture
+    picture = picture.copy()
+    picture.info["transparency"] = scaled
+    return picture
+
+
 def _scale(values: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     """Scale values to uint8: low to 0, high to 255, rounded; values outside are clipped."""
     low, high = value_range
@@ -296,11 +343,13 @@ def _has_16_bit_colour(picture: Image.Image) -> bool:
     """Return whether a file holds 16 bits a channel, of which Pillow keeps the upper 8."""
     if picture.mode in GRAY_MODES and picture.mode not in ("LA", "La"):
         return False
-    for tile in getattr(picture, "tile", []):
-        raw_mode = tile[3][0] if isinstance(tile[3], tuple) else tile[3]
-        if isinstance(raw_mode, str) and ";16" in raw_mode:
-            return True
-    return False
+    return any(";16" in raw_mode for raw_mode in _list_raw_modes(picture))
+
+
+def _list_raw_modes(picture: Image.Image) -> list[str]:
+    """Return how the pixels of each part of a file are stored, such as `RGB;16B`; nothing once they are decoded."""
+    first = [tile[3][0] if isinstance(tile[3], tuple) else tile[3] for tile in getattr(picture, "tile", [])]
+    return [raw_mode for raw_mode in first if isinstance(raw_mode, str)]
 
 
 def _composite_on_background(picture: Image.Image, background: str) -> Image.Image:

@@ -263,7 +263,7 @@ class TrainedGenerator(nn.Module):
             pictures = self.generator(truncation * latents, labels, share)
             return pictures
         if truncation is not None:
-            centre = self._measure_centre(latents.device).to(styles.dtype)
+            centre = self._measure_centre(latents).to(styles.dtype)
             styles = torch.lerp(centre, styles, truncation)
         return self.generator.synthesise(latents, labels, share, styles).images
 
@@ -327,21 +327,28 @@ class TrainedGenerator(nn.Module):
         """
         return self.values.to_units(self(latents, labels, alpha, truncation))
 
-    def _measure_centre(self, device: torch.device) -> Tensor:
-        """Return the mean style (1, L, W) of the same latents each time, and of all classes alike."""
-        if self._centre is None or self._centre.device != device:
+    def _measure_centre(self, like: Tensor) -> Tensor:
+        """Return the mean style (1, L, W) of the same latents each time, and of all classes alike.
+
+        Args:
+            like: latents of the device and the precision of the generator.
+        """
+        # In low precision a sum of thousands is worth nothing.
+        precision = torch.promote_types(like.dtype, torch.float32)
+        device = like.device
+        if self._centre is None or (self._centre.device, self._centre.dtype) != (device, precision):
             seeded = torch_generator(0, "truncation")
             # The sum of styles, a chunk of latents at a time.
-            total = torch.zeros((), device=device)
+            total = torch.zeros((), dtype=precision, device=device)
             for start in range(0, CENTRE_COUNT, CHUNK):
                 rows = min(CHUNK, CENTRE_COUNT - start)
-                latents = torch.randn(rows, self.latent_size, generator=seeded).to(device)
+                latents = torch.randn(rows, self.latent_size, generator=seeded).to(like)
                 labels = None
                 if self.classes:
                     labels = torch.arange(start, start + rows, device=device) % self.classes
                 styles = self.generator.map_latents(latents, labels)
                 assert styles is not None
-                total = total + styles.sum(0, keepdim=True)
+                total = total + styles.to(precision).sum(0, keepdim=True)
             self._centre = total / CENTRE_COUNT
         return self._centre
 

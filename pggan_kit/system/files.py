@@ -165,8 +165,11 @@ def make_whole_folder(path: Path) -> Iterator[Path]:
         The folder to fill, beside `path`.
 
     Raises:
-        OSError: The folder cannot be made, or `path` is not empty. Nothing is left then.
+        OSError: The folder cannot be made, `path` is not empty, or it is no name but a place (`.`, `..`, `/`). Nothing
+            is left then.
     """
+    if path.name in ("", ".."):
+        raise OSError(errno.EINVAL, "it has no name, but is a place", str(path))
     # Not named after `path`, whose name may be as long as a name can be.
     aside = path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}")
     aside.mkdir()

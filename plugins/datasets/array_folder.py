@@ -82,7 +82,13 @@ class ArrayFolder:
         return self.class_names.index(find_top_folder(self._source.files[i]))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the layout, and of each file's path and content."""
+        """Return the SHA-256 of the layout, and of each file's path and content.
+
+        Raises:
+            DataError: A file was changed since the first call.
+        """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         files = list(zip(self._source.files, self._hash_files(), strict=True))
         content = json.dumps([self._layout, self.classes, files], allow_nan=False).encode()
         return f"array folder {hashlib.sha256(content).hexdigest()}"
@@ -90,6 +96,14 @@ class ArrayFolder:
     def row_fingerprints(self) -> list[str]:
         """Return the SHA-256 of each file's content, and how it is read; an empty text for one that cannot be read."""
         return ["" if content == UNREADABLE else f"{self._layout} {content}" for content in self._hash_files()]
+
+    def check_unchanged(self) -> None:
+        """Check that the files are what they were when they were hashed.
+
+        Raises:
+            DataError: One was changed.
+        """
+        self._source.check_unchanged()
 
     @property
     def location(self) -> str:

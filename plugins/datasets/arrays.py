@@ -11,6 +11,7 @@ from pggan_kit import DataError, check_choice, hash_files
 from pggan_kit.pictures import LAYOUTS, choose_layout
 
 from .conversion import describe_type
+from .file_versions import FileVersions
 
 TYPES = ("uint8", "uint16", "int16", "float16", "float32", "float64")
 """Types of numbers that a file may hold."""
@@ -40,6 +41,7 @@ class Arrays:
         check_choice("layout", layout, LAYOUTS)
         self._path = Path(file).expanduser()
 
+        self._versions = FileVersions(self._path.parent, [self._path.name])
         images, self._labels = _load_arrays(self._path)
         check_image_type(images.dtype, self._path)
         self._images, self._layout = _arrange_as_nhwc(images, layout, self._path)
@@ -74,11 +76,24 @@ class Arrays:
         return str(self._path.resolve())
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the file, and how it is read."""
+        """Return the SHA-256 of the file, and how it is read.
+
+        Raises:
+            DataError: The file was changed since it was opened.
+        """
         (content,) = hash_files(self._path.parent, [self._path.name])
+        self.check_unchanged()
         # Both layouts of a cube have one shape.
         layout = " NCHW" if self._layout == "NCHW" else ""
         return f"arrays {content}{layout} {self._images.shape} {describe_type(self._images.dtype)}"
+
+    def check_unchanged(self) -> None:
+        """Check that the file is what it was when it was opened.
+
+        Raises:
+            DataError: It was changed.
+        """
+        self._versions.check_unchanged()
 
 
 def _load_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

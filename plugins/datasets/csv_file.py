@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from pggan_kit.pictures import MAX_PIXELS
 
 from .picture_dataset import PictureDataset, read_as_pictures
 from .picture_sources import ListedSource
+
+NUMBER = re.compile(r"[0-9]+(\.0*)?")
+"""Class number in a label column."""
 
 OFF = "set label_column = None"
 """How labels are switched off, for messages."""
@@ -150,8 +154,9 @@ def _read_label(row: Mapping[str, str | None], column: str, where: str) -> str:
 
 def _number_labels(labels: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return the class number of each label, and the names of the classes where labels are no numbers."""
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return [int(label) for label in labels], []
+    # Tools that know of missing numbers write 3 as 3.0.
+    if all(NUMBER.fullmatch(label) for label in labels):
+        return [int(label.partition(".")[0]) for label in labels], []
     names = sorted(set(labels))
     number_of = {name: number for number, name in enumerate(names)}
     return [number_of[label] for label in labels], names

@@ -14,6 +14,7 @@ from pggan_kit.pictures import LAYOUTS, choose_layout
 
 from .arrays import check_image_type, check_label_array
 from .extras import import_extra
+from .file_versions import FileVersions
 from .picture_sources import UNREADABLE, hash_entries
 
 CACHE_BYTES = 64 << 20
@@ -50,6 +51,7 @@ class HDF5:
         self._path = Path(file).expanduser()
         if not self._path.is_file():
             raise DataError(f"no file {self._path}: set datasets.HDF5.file to an HDF5 file")
+        self._versions = FileVersions(self._path.parent, [self._path.name])
         try:
             self._file = library.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
             names = _list_datasets(library, self._file)
@@ -103,7 +105,13 @@ class HDF5:
         return f"{self._path.resolve()} {self._images.name}"
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of images and labels, and how they are read, however the file packs them."""
+        """Return the SHA-256 of images and labels, and how they are read, however the file packs them.
+
+        Raises:
+            DataError: The file was changed since it was opened.
+        """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         labels = None if self._labels is None else self._labels.tolist()
         content = json.dumps([self._describe(), self._hash_images(), labels], allow_nan=False).encode()
         return f"hdf5 {hashlib.sha256(content).hexdigest()}"
@@ -112,6 +120,14 @@ class HDF5:
         """Return the SHA-256 of each image, and how it is read; an empty text for one that cannot be read."""
         about = json.dumps(self._describe(), allow_nan=False)
         return ["" if content == UNREADABLE else f"{about} {content}" for content in self._hash_images()]
+
+    def check_unchanged(self) -> None:
+        """Check that the file is what it was when it was opened.
+
+        Raises:
+            DataError: It was changed.
+        """
+        self._versions.check_unchanged()
 
     def _describe(self) -> list[Any]:
         """Return what decides an image besides its bytes."""
@@ -122,7 +138,7 @@ class HDF5:
         if self._hashes is None:
             numbers = [str(i) for i in range(len(self))]
             settings = f"hdf5 {self._images.name} {self._describe()}"
-            self._hashes = hash_entries(numbers, self._read_bytes, [self._path], settings)
+            self._hashes = hash_entries(numbers, self._read_bytes, [self._path], self.check_unchanged, settings)
         return self._hashes
 
     def _read_bytes(self, number: str) -> bytes:

@@ -81,7 +81,7 @@ class ImageFolder(PictureDataset):
         """
         content = source.read_file(NAME)
         if content is None:
-            self._set_labels_by_folder(list_class_names(self._source), OFF)
+            self._set_labels_by_folder(list_class_names(self._source, f"add a {NAME} with a label for each image"), OFF)
             self._count_empty_folders()
             return
 
@@ -111,8 +111,12 @@ class ImageFolder(PictureDataset):
             self.left_out["sub-folders without an image"] = len(empty)
 
 
-def list_class_names(source: PictureSource) -> list[str]:
+def list_class_names(source: PictureSource, remedy: str | None = None) -> list[str]:
     """List the names of the first-level sub-folders, sorted.
+
+    Args:
+        source: Where the images lie.
+        remedy: What else gives images labels, for messages; None where nothing else does.
 
     Raises:
         DataError: An image that is in no sub-folder, or images in one sub-folder alone.
@@ -121,13 +125,19 @@ def list_class_names(source: PictureSource) -> list[str]:
     loose = [file for file in source.files if "/" not in file]
     if loose:
         raise DataError(
-            f"{source.path / loose[0]} is in no sub-folder, and with labels = True each is a class: move it, or add a "
-            f"{NAME} with a label for each image"
+            f"{source.path / loose[0]} is in no sub-folder, and with labels = True each is a class: "
+            f"{_list_remedies('move it', remedy, OFF)}"
         )
     names = sorted({find_top_folder(file) for file in source.files})
     if len(names) == 1:
         raise DataError(
             f"{source.path} has images in the one sub-folder {names[0]} alone, and with labels = True each sub-folder "
-            f"is a class: give each class a sub-folder, add a {NAME} with a label for each image, or set labels = False"
+            f"is a class: {_list_remedies('give each class a sub-folder', remedy, OFF)}"
         )
     return names
+
+
+def _list_remedies(first: str, other: str | None, last: str) -> str:
+    if other is None:
+        return f"{first}, or {last}"
+    return f"{first}, {other}, or {last}"

@@ -12,14 +12,15 @@ from typing import Any, BinaryIO
 from pggan_kit import DataError, track_items
 
 from .extras import import_extra
+from .file_versions import FileVersions
 from .picture_sources import find_largest_bytes, hash_entries
 
 DATA = "data.mdb"
 """File of a database, in its folder."""
 
 _LOCK = Lock()
-_OPENED: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-"""Opened databases by their folders: the library opens each once in a process."""
+_OPENED: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
+"""Opened databases by their folders and versions: the library opens each once in a process."""
 
 
 class LmdbSource:
@@ -42,6 +43,7 @@ class LmdbSource:
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         library = import_extra("datasets.LMDB", "lmdb", "lmdb")
+        self._library = library
         self.path = path
         self.left_out: dict[str, int] = {}
         self._largest = find_largest_bytes(max_pixels)
@@ -54,6 +56,7 @@ class LmdbSource:
                 f"no database in {path}: set datasets.LMDB.folder to the folder of one, which holds {DATA}, or to a "
                 "folder of such folders"
             )
+        self._versions = FileVersions(path, [os.path.join(name, DATA) for name in names])
         self._environments = {name: _open_database(library, path / name) for name in names}
 
         # Keys alone: pictures lie in pages of their own, which are not touched.
@@ -80,15 +83,26 @@ class LmdbSource:
     def hash_pictures(self) -> list[str]:
         """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of a database is read once."""
         files = [self.path / name / DATA for name in self._environments]
-        return hash_entries(self.files, self._read, files, f"lmdb {self._largest}")
+        return hash_entries(self.files, self._read, files, self.check_unchanged, f"lmdb {self._largest}")
+
+    def check_unchanged(self) -> None:
+        """Check that all databases are what they were when they were opened.
+
+        Raises:
+            DataError: One was changed.
+        """
+        self._versions.check_unchanged()
 
     def _read(self, name: str) -> bytes:
         folder = ""
         key = name
         if self.has_several:
             folder, _, key = name.partition("/")
-        with self._environments[folder].begin() as transaction:
-            content = transaction.get(key.encode("latin-1"))
+        try:
+            with self._environments[folder].begin() as transaction:
+                content = transaction.get(key.encode("latin-1"))
+        except self._library.Error as error:
+            raise DataError(f"{self.path / name}: cannot be read from the database ({error})") from error
         if content is None:
             raise DataError(f"{self.path / name}: is not in the database any more: it was changed; start again")
         if len(content) > self._largest:
@@ -104,19 +118,23 @@ def _open_database(library: Any, folder: Path) -> Any:
     """
     place = str(folder.resolve())
     with _LOCK:
-        environment = _OPENED.get(place)
-        if environment is not None:
-            return environment
         try:
+            status = os.stat(Path(place) / DATA)
+            version = (place, status.st_dev, status.st_ino, status.st_mtime_ns)
+            if version in _OPENED:
+                return _OPENED[version]
             environment = library.open(place, readonly=True, lock=False, create=False, readahead=False)
             # Reading beyond the end of a file that is cut off would end the process.
             pages = environment.info()["last_pgno"] + 1
             wanted = pages * environment.stat()["psize"]
             found = os.path.getsize(Path(place) / DATA)
         except (library.Error, OSError) as error:
-            raise DataError(f"{folder} cannot be read as an LMDB database ({error}): copy it again") from error
+            raise DataError(
+                f"{folder} cannot be read as an LMDB database ({error}): copy it again, or start Python again if it "
+                "was changed while it was open"
+            ) from error
         if found < wanted:
             environment.close()
             raise DataError(f"{folder / DATA} is cut off: it has {found:,} of {wanted:,} bytes; copy it again")
-        _OPENED[place] = environment
+        _OPENED[version] = environment
         return environment

@@ -200,7 +200,12 @@ class PictureDataset:
         """Return the SHA-256 of the settings, and of each entry's name, content and label, however they were copied.
 
         The contents are hashed once for each version of a file; see `hash_files`.
+
+        Raises:
+            DataError: A file was changed since it was opened.
         """
+        if self._hashes is not None:  # which are of an earlier call
+            self.check_unchanged()
         labels = [] if self._labels is None or self._has_labels_in_names else [self._labels]
         settings = [*self._list_image_settings(), self._reading.skip, self.classes]
         files = list(zip(self._files, self._hash_pictures(), strict=True))
@@ -211,6 +216,14 @@ class PictureDataset:
         """Return the SHA-256 of each entry's content, and how it is read; an empty text for one that is unreadable."""
         settings = json.dumps(self._list_image_settings(), allow_nan=False)
         return ["" if content == UNREADABLE else f"{settings} {content}" for content in self._hash_pictures()]
+
+    def check_unchanged(self) -> None:
+        """Check that the files are what they were when they were opened, or hashed where each is opened anew.
+
+        Raises:
+            DataError: One was changed.
+        """
+        self._source.check_unchanged()
 
     @property
     def location(self) -> str:

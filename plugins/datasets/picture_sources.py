@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 import zipfile
 from collections import Counter
@@ -13,6 +14,8 @@ from typing import BinaryIO, Protocol
 
 from pggan_kit import DataError, hash_files, hash_once, track_items
 from pggan_kit.pictures import SUFFIXES, list_pictures
+
+from .file_versions import FileVersions
 
 BYTES_PER_PIXEL = 8
 """Maximum bytes of a file in a ZIP for each of the pixels that a picture may have: 16 bits in four bands."""
@@ -30,7 +33,11 @@ def find_largest_bytes(max_pixels: int) -> int:
 
 
 def hash_entries(
-    names: Sequence[str], read: Callable[[str], bytes], containers: Sequence[Path], settings: str
+    names: Sequence[str],
+    read: Callable[[str], bytes],
+    containers: Sequence[Path],
+    check_unchanged: Callable[[], None],
+    settings: str,
 ) -> list[str]:
     """Return the SHA-256 of each entry of some files, or `UNREADABLE`; each version of the files is read once.
 
@@ -38,7 +45,11 @@ def hash_entries(
         names: Names of the entries.
         read: Function that returns the content of one, and raises a `DataError` where it cannot be read.
         containers: Files that hold the entries.
-        settings: What decides which names there are, and what is read.
+        check_unchanged: Function that raises a `DataError` where they are no longer what was opened.
+        settings: What decides what is read.
+
+    Raises:
+        DataError: A file was changed since it was opened.
     """
 
     def hash_one(name: str) -> str:
@@ -50,14 +61,23 @@ def hash_entries(
     def hash_all() -> str:
         where = containers[0] if len(containers) == 1 else f"{len(containers)} files in {containers[0].parent}"
         tracked = track_items(names, f"hashing the contents of {where}", len(names), "entries")
-        return " ".join([hash_one(name) for name in tracked])
+        hashes = " ".join([hash_one(name) for name in tracked])
+        # Nothing is kept of entries that were read before and after a change.
+        check_unchanged()
+        return hashes
 
-    # As long as no file has another version, its entries have the hashes that are kept.
+    # Names and entries are of what was opened, and so must be the contents that they are kept for.
     versions = [digest for path in containers for digest in hash_files(path.parent, [path.name])]
+    check_unchanged()
     if UNREADABLE in versions:  # which is no version of a file
         return hash_all().split(" ")
-    key = hashlib.sha256(" ".join(versions).encode()).hexdigest()
-    return hash_once(f"entries {key} {settings}", hash_all).split(" ")
+
+    # As long as no file has another content, its entries have the hashes that are kept.
+    key = hashlib.sha256(json.dumps([versions, list(names)], allow_nan=False).encode()).hexdigest()
+    hashes = hash_once(f"entries {key} {settings}", hash_all).split(" ")
+    if len(hashes) != len(names):  # what is kept is damaged
+        return hash_all().split(" ")
+    return hashes
 
 
 class PictureSource(Protocol):
@@ -81,7 +101,18 @@ class PictureSource(Protocol):
         """
 
     def hash_pictures(self) -> list[str]:
-        """Return the SHA-256 of each picture's content, or `UNREADABLE`, in the order of `files`."""
+        """Return the SHA-256 of each picture's content, or `UNREADABLE`, in the order of `files`.
+
+        Raises:
+            DataError: A file that has several pictures was changed since it was opened.
+        """
+
+    def check_unchanged(self) -> None:
+        """Check that the files are what they were when they were opened, or hashed where each is opened anew.
+
+        Raises:
+            DataError: One was changed.
+        """
 
 
 class SourceWithFiles(PictureSource, Protocol):
@@ -107,6 +138,7 @@ class ListedSource:
         self.path = path
         self.files = list(files)
         self.left_out: dict[str, int] = {}
+        self._versions = FileVersions(path, [])
 
     def open(self, name: str) -> Path:
         """Return the path of a picture."""
@@ -114,7 +146,16 @@ class ListedSource:
 
     def hash_pictures(self) -> list[str]:
         """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of a file is hashed once."""
+        self._versions = FileVersions(self.path, self.files)
         return hash_files(self.path, self.files)
+
+    def check_unchanged(self) -> None:
+        """Check that the pictures are what they were when they were hashed.
+
+        Raises:
+            DataError: One was changed.
+        """
+        self._versions.check_unchanged()
 
 
 class FolderSource(ListedSource):
@@ -156,6 +197,7 @@ class ZipSource:
         self.path = path
         self._largest = find_largest_bytes(max_pixels)
         self._opened = threading.local()
+        self._versions = FileVersions(path.parent, [path.name])
         try:
             entries = self._open_zip().infolist()
         except Exception as error:  # a corrupt file can raise nearly anything
@@ -203,7 +245,15 @@ class ZipSource:
         Each version of the ZIP is read once. A ZIP thus has the hashes of the folder that it was made from.
         """
 
-        return hash_entries(self.files, self._read_picture, [self.path], f"zip {self._largest}")
+        return hash_entries(self.files, self._read_picture, [self.path], self.check_unchanged, f"zip {self._largest}")
+
+    def check_unchanged(self) -> None:
+        """Check that the file is what it was when it was opened.
+
+        Raises:
+            DataError: It was changed.
+        """
+        self._versions.check_unchanged()
 
     def _read_picture(self, name: str) -> bytes:
         return self._read(name, self._largest)

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 from pggan_kit import DataError, track_items
 from pggan_kit.pictures import SUFFIXES
 
+from .file_versions import FileVersions
 from .picture_sources import LARGEST_FILE, find_largest_bytes, hash_entries
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -63,6 +64,7 @@ class ShardSource:
         self._shards = shards
         self._key = key
         self._largest = find_largest_bytes(max_pixels)
+        self._versions = FileVersions(self.path, [os.path.relpath(shard, self.path) for shard in shards])
         self.files: list[str] = []
         self.samples: list[dict[str, Place]] = []
         self._places: dict[str, Place] = {}
@@ -114,7 +116,16 @@ class ShardSource:
 
     def hash_pictures(self) -> list[str]:
         """Return the SHA-256 of each picture's content, or `UNREADABLE`; each version of the shards is read once."""
-        return hash_entries(self.files, self._read_picture, self._shards, f"tar {self._key} {self._largest}")
+        settings = f"tar {self._key} {self._largest}"
+        return hash_entries(self.files, self._read_picture, self._shards, self.check_unchanged, settings)
+
+    def check_unchanged(self) -> None:
+        """Check that all tar files are what they were when they were opened.
+
+        Raises:
+            DataError: One was changed.
+        """
+        self._versions.check_unchanged()
 
     def read_place(self, place: Place, largest: int = LARGEST_FILE) -> bytes:
         """Return the content of a file.
@@ -193,8 +204,8 @@ def find_shards(pattern: Path) -> list[Path]:
     elif pattern.is_file():
         shards = [pattern]
     else:
-        fixed = Path(pattern.anchor)
-        shards = sorted(path for path in fixed.glob(str(pattern.relative_to(pattern.anchor))) if path.is_file())
+        folder, rest = _split_pattern(pattern)
+        shards = sorted(path for path in folder.glob(rest) if path.is_file())
 
     # A folder and a pattern may match nothing.
     if not shards:
@@ -203,6 +214,15 @@ def find_shards(pattern: Path) -> list[Path]:
             "'train-*.tar' or 'train-{000000..000146}.tar'"
         )
     return shards
+
+
+def _split_pattern(pattern: Path) -> tuple[Path, str]:
+    """Return the folder that a pattern begins with, whose name may have brackets, and the rest of the pattern."""
+    folder = Path(pattern.anchor)
+    rest = list(pattern.relative_to(pattern.anchor).parts)
+    while len(rest) > 1 and (folder / rest[0]).is_dir():
+        folder /= rest.pop(0)
+    return folder, "/".join(rest)
 
 
 def _expand_braces(text: str) -> list[Path]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pggan_kit import DataError, SettingError, check_at_least
-from pggan_kit.pictures import GRAY_MODES, PictureReader
+from pggan_kit.pictures import GRAY_MODES, PictureReader, turn_upright
 
 from .conversion import describe_type
 
@@ -130,7 +130,7 @@ def _convert_picture(picture: Image.Image) -> np.ndarray:
     if not picture.mode.startswith("I;16") and picture.mode not in ("I", "F"):
         return PictureReader(1 if picture.mode in GRAY_MODES else 3).convert(picture)
 
-    numbers = np.asarray(ImageOps.exif_transpose(picture))
+    numbers = np.asarray(turn_upright(picture))
     # Older versions of Pillow open 16-bit gray PNGs in the 32-bit mode I.
     if picture.mode == "I" and picture.format == "PNG":
         numbers = numbers.astype(np.uint16)

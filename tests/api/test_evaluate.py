@@ -6,7 +6,9 @@ import json
 import math
 import os
 import signal
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -689,6 +691,26 @@ def test_folders_of_numbers(tmp_path: Path) -> None:
     np.save(tmp_path / "npy" / "9.npy", images[0, :, :8])
     with pytest.raises(DataError, match=r"9\.npy has 8x8 pixels in 5 channels of uint16, and those before it have 8x9"):
         measure("npy", "tif")
+
+
+def test_fakes_beyond_the_range_of_the_reals_are_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    reals, fakes = rng.random((2, 16, 8, 8, 1)).astype(np.float32)
+    np.save(tmp_path / "reals.npy", reals)
+    np.save(tmp_path / "same.npy", reals[::-1])
+    fakes[3, :4] = 1e6
+    np.save(tmp_path / "hot.npy", fakes)
+    np.save(tmp_path / "flat.npy", np.full_like(reals, 7))
+    measure = partial(pggan_kit.evaluate, metrics=["Pixels"], plugins=[PARTS])
+    with pytest.warns(
+        UserWarning, match=r"the range of the real images cuts off .* % of channel 0, .*50\.00 % of it in"
+    ):
+        measure(tmp_path / "hot.npy", tmp_path / "reals.npy")
+    with pytest.warns(UserWarning, match=r"cuts off 100\.00 % of channel 0, which has numbers from 7 to 7"):
+        measure(tmp_path / "flat.npy", tmp_path / "reals.npy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(tmp_path / "same.npy", tmp_path / "reals.npy")
 
 
 def test_arrays_of_other_axes_and_bytes(tmp_path: Path) -> None:

@@ -408,6 +408,7 @@ def test_hub_folder_loads_and_says_what_it_is(
     exec(code, names)
     assert names["images"].shape == (16, 1, 16, 16)
     refused(cli("export", run.directory, "--to", "hub-folder", "--out", "hub"), "name a new folder")
+    refused(cli("export", run.directory, "--to", "hub-folder", "--out", "."), r"it has no name, .*; name a new folder")
 
     # The numbers are of the average and the stage of the generator.
     pggan_kit.export(run.directory, "hub-folder", "early", stage="8x8")

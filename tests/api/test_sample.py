@@ -48,6 +48,21 @@ def read_png(file: Any) -> np.ndarray:
         return np.asarray(picture)[..., None]
 
 
+@pytest.mark.parametrize("wanted", [5, "5"])
+def test_a_name_that_is_a_number_is_a_name(wanted: str | int) -> None:
+    assert sampling.find_class(wanted, 2, ["7", "5"]) == 1
+    with pytest.raises(RunError, match=r"no such class; give a number from 0 to 1, or one of 7, 6"):
+        sampling.find_class(wanted, 2, ["7", "6"])
+
+
+@pytest.mark.parametrize("name", ["samples_psi0.7", "samples_psi0.7_v2", "there.d"])
+def test_a_folder_may_have_a_dot_in_its_name(labelled: Path, cli: Cli, name: str) -> None:
+    Path("there.d").mkdir()
+    result = cli("sample", labelled, "--count", 2, "--out", name)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in Path(name).iterdir()) == ["000000.png", "000001.png", "labels.csv"]
+
+
 def test_all_formats_have_the_same_images_and_their_labels(labelled: Path, cli: Cli) -> None:
     for target in ("a.npz", "a.npy", "a.tar", "folder"):
         result = cli("sample", labelled, "--count", 5, "--out", target, "--class", 2, "--class", 0)

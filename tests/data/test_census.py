@@ -63,6 +63,13 @@ def test_sizes_modes_and_classes_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_transparent_palettes_and_colours_are_counted(tmp_path: Path) -> None:
+    source = PicturesOfModes()
+    source.modes = ["P+A", "L+A", "RGB;16+A", "I;16+A", "LA", "P", "LAB"]
+    census = open_quietly(source, tmp_path).take_census()
+    assert "transparency: not kept, of 5 images; the background of the data set replaces it" in census.list_lines()
+
+
 def test_pictures_that_are_copied_keep_what_is_known_of_them(tmp_path: Path) -> None:
     open_quietly(PicturesOfModes(), tmp_path)
     later = PicturesOfModes("the same under another name")

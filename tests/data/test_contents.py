@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers.datasets import ArrayDataset, make_random_dataset
@@ -39,6 +41,23 @@ def test_names_that_are_numbers_are_those_of_data_without_names() -> None:
     assert number_classes(make_random_dataset(classes=2), NamedDataset("1", "2", "0")) == [2, 0]
     with pytest.raises(DataError, match="has a class '1', which the training data lack"):
         number_classes(make_random_dataset(classes=3), NamedDataset("0", "2"))
+
+
+@pytest.mark.parametrize("training", [("1", "2", "3"), ("01", "02", "03")])
+def test_labels_from_one_are_those_of_sub_folders_from_one(training: tuple[str, ...]) -> None:
+    def label(*labels: int) -> ArrayDataset:
+        dataset = make_random_dataset(len(labels), classes=max(labels) + 1)
+        dataset.label = lambda i: labels[i]  # type: ignore[method-assign]
+        return dataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert number_classes(label(1, 2, 3, 1), NamedDataset(*training))[1:] == [0, 1, 2]
+        assert number_classes(label(1, 2, 1), NamedDataset(*training))[1:] == [0, 1]
+    with pytest.raises(DataError, match="has a class '4', which the training data lack"):
+        number_classes(label(1, 4), NamedDataset(*training))
+    with pytest.warns(UserWarning, match="by their places"):
+        assert number_classes(label(0, 1, 2), NamedDataset(*training)) == [0, 1, 2]
 
 
 def test_where_one_of_both_has_names_classes_are_matched_by_place_and_that_is_said() -> None:

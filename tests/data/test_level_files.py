@@ -89,6 +89,18 @@ def test_only_pictures_that_changed_are_read(tmp_path: Path) -> None:
     assert set(again.reads) == {0, 101}
 
 
+def test_a_data_set_judges_its_pictures_where_all_were_read(tmp_path: Path) -> None:
+    """Of one picture among those that were copied it would say what is true of this one alone."""
+
+    class Judging(NamedRows):
+        def list_warnings(self) -> list[str]:
+            return [f"judged {len(self.reads)}"]
+
+    assert "judged 20" in open_levels(Judging(list(range(20))), tmp_path)[1]
+    assert not [line for line in open_levels(Judging(list(range(21))), tmp_path)[1] if line.startswith("judged")]
+    assert "judged 21" in open_levels(Judging(list(range(21))), tmp_path / "from scratch")[1]
+
+
 def test_pictures_without_a_fingerprint_and_broken_ones_are_read_again(tmp_path: Path) -> None:
     first = NamedRows(list(range(20)), unknown=(5,))
     first.broken = {8, 9}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from pggan_kit.api.image_folders import read_images
 from pggan_kit.errors import DataError
 from pggan_kit.pictures import PictureReader, list_pictures
 from pggan_kit.pictures.array_reading import read_array
-from pggan_plugins.datasets import ImageFolder
+from pggan_plugins.datasets import ImageFolder, Torch
 
 SIDE = 8
 
@@ -188,13 +190,75 @@ def test_pictures_that_use_their_range_are_not_reported(tmp_path: Path) -> None:
     assert folder.list_warnings() == []
 
 
-def test_sixteen_bit_colour_has_no_value_range() -> None:
-    row = b"\0" + np.full((SIDE, 3), 4095, ">u2").tobytes()
-    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(row * SIDE)), (b"IEND", b"")]
+def encode_png(width: int, height: int, depth: int, colour: int, rows: bytes, clear: bytes = b"") -> bytes:
+    """Return a PNG of any depth (Pillow writes few).
+
+    Args:
+        width, height, depth, colour: Fields of the header; `colour` is its type, 0 for gray and 2 for colour.
+        rows: Rows, each after the byte of its filter.
+        clear: Content of the chunk that names the transparent colour; empty for none.
+    """
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     content = b"\x89PNG\r\n\x1a\n"
     for name, body in chunks:
-        content += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        if body or name != b"tRNS":
+            content += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    return content
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "clear", "mode", "shown"),
+    [
+        (2, 0, bytes([0b00011011]), (1,), "L+A", [0, 255, 170, 255]),
+        (4, 0, bytes([0x30]), (3,), "L+A", [255, 0]),
+        (16, 2, struct.pack(">6H", 0x1234, 0, 0, 0x8000, 0, 0), (0x1234, 0, 0), "RGB;16+A", [255, 128]),
+        (16, 2, struct.pack(">6H", 0x0012, 0, 0, 0x1200, 0, 0), (0x0012, 0, 0), "RGB;16+A", [255, 18]),
+    ],
+)
+def test_a_transparent_colour_is_of_the_depth_of_the_file(
+    depth: int, colour: int, row: bytes, clear: tuple[int, ...], mode: str, shown: list[int]
+) -> None:
+    content = encode_png(len(shown), 1, depth, colour, b"\0" + row, struct.pack(f">{len(clear)}H", *clear))
+    reader = PictureReader(3)
+    assert reader.read(io.BytesIO(content), "a")[0, :, 0].tolist() == shown
+    assert reader.read_mode(io.BytesIO(content), "a") == mode
+
+
+def test_a_palette_that_is_transparent_has_a_mode_that_says_so() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4)).astype(np.uint8)
+    for picture, mode in ((Image.fromarray(pixels).quantize(16), "P+A"), (Image.fromarray(pixels), "RGBA")):
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        assert PictureReader(3).read_mode(content, "a") == mode
+
+
+GARBAGE = [b"Exif\0\0garbage!", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(30)]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", GARBAGE)
+def test_a_picture_with_damaged_exif_is_read_as_it_is(form: str, exif: bytes) -> None:
+    pixels = draw_gradient()
+    content = io.BytesIO()
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    Image.fromarray(pixels).save(content, form, exif=exif, **options)
+    read = PictureReader(3).read(content, "a")
+    np.testing.assert_allclose(read.astype(int), pixels, atol=0 if form != "JPEG" else 40)
+    (item,) = [np.asarray(Torch([Image.open(content)]).image(0))]
+    np.testing.assert_array_equal(item, read)
+
+
+def test_damaged_exif_hides_no_damaged_pixels() -> None:
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)).save(content, "PNG")
+    with pytest.raises(DataError, match="a: cannot be read as an image"):
+        PictureReader(3).read(io.BytesIO(content.getvalue()[:6000]), "a")
+
+
+def test_sixteen_bit_colour_has_no_value_range() -> None:
+    content = encode_png(SIDE, SIDE, 16, 2, (b"\0" + np.full((SIDE, 3), 4095, ">u2").tobytes()) * SIDE)
     reader = PictureReader(3)
     reader.read(io.BytesIO(content), "a")
     assert "values from 3855 to 3855 only" in reader.list_warnings("x")[0]
@@ -207,6 +271,22 @@ def test_pixels_that_are_no_numbers_are_refused() -> None:
     Image.fromarray(np.array([[0.0, np.nan]], np.float32)).save(content, "TIFF")
     with pytest.raises(DataError, match="a: has pixels that are no numbers"):
         PictureReader(1, value_range=(0, 1)).read(content, "a")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPG"])
+def test_a_folder_of_pictures_is_one_whatever_the_case_of_suffixes(tmp_path: Path, suffix: str) -> None:
+    for i in range(5):
+        Image.fromarray(draw_gradient()).save(tmp_path / f"{i}.{suffix}", "JPEG")
+    for i in range(2):
+        Image.fromarray(np.full((SIDE, SIDE), 40_000, np.uint16)).save(tmp_path / f"m{i}.tif")
+    assert read_images(tmp_path).shape == (7, 3, SIDE, SIDE)
+
+
+def test_folders_of_twelve_bits_are_reported_where_they_are_compared(tmp_path: Path) -> None:
+    write_ct(tmp_path / "ct")
+    shutil.copy(tmp_path / "ct" / "a.png", tmp_path / "ct" / "b.png")
+    with pytest.warns(UserWarning, match=r"values from 0 to 4095 only, which become 16 of 256 levels.*\.npy files"):
+        read_images(tmp_path / "ct")
 
 
 def test_an_upright_picture_of_the_wanted_mode_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 import pggan_kit
 from pggan_kit import hookimpl, load_generator
 from pggan_kit.api import evaluate as evaluation
+from pggan_kit.api.average import write_average
 from pggan_kit.errors import RunError, SettingError, TrainingError
 from pggan_kit.runs.post_hoc import PieceFit, make_average
 from pggan_kit.runs.run import Run
@@ -428,6 +429,19 @@ def test_a_wrong_average_is_refused(
         rest += ["--out", "x.npz"]
     refused(cli(command, "run", *rest, "--plugin", STUB_PLUGIN), WRONG[options])
     assert not Path("x.npz").exists() and not Path("x.png").exists()
+
+
+@pytest.mark.parametrize("noted", ["content", "values"])
+def test_a_file_of_a_run_of_other_data_is_refused(kept: Path, tmp_path: Path, stub: str, noted: str) -> None:
+    """It would be drawn in the units and with the class names of this run."""
+    path = tmp_path / "average.pt"
+    write_average(kept, 0.07, path, plugins=[stub])
+    load_generator(kept, plugins=[stub], average=path)
+    content = torch.load(path, weights_only=True)
+    content["identity"]["dataset"][noted] = "uint16 (0, 65535)"
+    torch.save(content, path)
+    with pytest.raises(RunError, match=rf"--average .*average\.pt is of another run, .*{noted}: uint16 .* there"):
+        load_generator(kept, plugins=[stub], average=path)
 
 
 def test_a_run_without_power_functions_says_how_to_train_with_them(train: Callable[..., Run], stub: str) -> None:

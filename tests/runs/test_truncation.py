@@ -52,6 +52,16 @@ def test_styles_are_pulled_towards_their_mean(styled: TrainedGenerator) -> None:
     assert not torch.allclose(single(latents), single(latents, truncation=0.3))
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_generator_in_another_precision_truncates(styled: TrainedGenerator, kind: torch.dtype) -> None:
+    latents = torch.randn(3, styled.latent_size)
+    wanted = styled(latents, truncation=0.5)
+    # Its own mean, or one that was measured before.
+    for generator in (load_generator("run"), styled):
+        images = generator.to(kind)(latents.to(kind), truncation=0.5)
+        torch.testing.assert_close(images.float(), wanted, rtol=0, atol=1e-4 if kind == torch.float64 else 0.1)
+
+
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_a_wrong_share_is_refused(styled: TrainedGenerator, wrong: float, cli: Callable[..., Result]) -> None:
     with pytest.raises(SettingError, match="truncation must be"):

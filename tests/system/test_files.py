@@ -12,7 +12,7 @@ import pytest
 from helpers.waiting import fail_if_it_waits
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.system.files import read_bytes, read_text, write_atomically
+from pggan_kit.system.files import make_whole_folder, read_bytes, read_text, write_atomically
 from pggan_kit.system.json_lines import JsonLines
 
 
@@ -60,6 +60,14 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     path = tmp_path / f"{'x' * 251}.png"
     write_atomically(path, b"whole")
     assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", [".", "..", "/", "a/.."])
+def test_a_folder_without_a_name_is_not_made(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="it has no name, but is a place"), make_whole_folder(Path(place)):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def test_pictures_are_in_the_order_of_the_lines(tmp_path: Path) -> None:
     assert CSV(tmp_path / "b.csv").classes == 0
 
 
+def test_numbers_that_pandas_writes_as_floats_are_class_numbers(tmp_path: Path) -> None:
+    """As names, 10.0 would come before 2.0."""
+    lines = ["file,label", "pictures/0.png,2.0", "pictures/1.png,10.0", "pictures/2.png,0.0"]
+    dataset = CSV(write_csv(tmp_path / "a.csv", lines), label_column="label")
+    assert ([dataset.label(i) for i in range(3)], dataset.class_names, dataset.classes) == ([2, 10, 0], [], 11)
+    shares = CSV(
+        write_csv(tmp_path / "a.csv", ["file,label", "pictures/0.png,1", "pictures/1.png,0.5"]), "file", "label"
+    )
+    assert shares.class_names == ["0.5", "1"]
+
+
 def test_fingerprints_tell_labels_and_order(tmp_path: Path) -> None:
     lines = ["file,label", "pictures/0.png,0", "pictures/1.png,1"]
     texts = set()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +26,64 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(DataError, match=r"datasets\.LMDB needs the library `lmdb` .*pip install 'pggan_kit\[lmdb\]'"):
         LMDB(tmp_path)
+
+
+class Environment:
+    """A stand-in for an opened database: it keeps what was there, as a memory map of a replaced file does."""
+
+    def __init__(self, folder: str, **options: object) -> None:
+        self._entries = json.loads(Path(folder, "data.mdb").read_text())
+
+    @contextmanager
+    def begin(self) -> Iterator[Environment]:
+        """Give a transaction."""
+        yield self
+
+    def cursor(self) -> Environment:
+        """Return a cursor."""
+        return self
+
+    def iternext(self, keys: bool, values: bool) -> Iterator[bytes]:
+        """Yield the keys."""
+        return (key.encode() for key in sorted(self._entries))
+
+    def get(self, key: bytes) -> bytes:
+        """Return the content of an entry."""
+        return bytes.fromhex(self._entries[key.decode()])
+
+    def info(self) -> dict[str, int]:
+        """Return the number of the last page."""
+        return {"last_pgno": 0}
+
+    def stat(self) -> dict[str, int]:
+        """Return the bytes of a page."""
+        return {"psize": 1}
+
+
+def test_an_error_of_the_library_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", SimpleNamespace(open=Environment, Error=ValueError))
+    (tmp_path / "data.mdb").write_text(json.dumps({"a": "damaged", "b": encode(PIXELS[0]).hex()}))
+    with pytest.raises(DataError, match=r"a: cannot be read from the database \(.*on_error = 'skip'"):
+        LMDB(tmp_path).image(0)
+
+
+def test_a_database_that_is_replaced_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", SimpleNamespace(open=Environment, Error=ValueError))
+    file = tmp_path / "data.mdb"
+    file.write_text(json.dumps({str(i): encode(PIXELS[i]).hex() for i in range(3)}))
+    first = LMDB(tmp_path)
+    other = LMDB(tmp_path)
+    assert other._source._environments[""] is first._source._environments[""]  # type: ignore[attr-defined]
+
+    # The old one says so, and the new one has other pictures under a name of their own.
+    name = other.fingerprint()
+    file.write_text(json.dumps({str(i): encode(PIXELS[i + 1]).hex() for i in range(4)}))
+    os.utime(file, ns=(1, 1))
+    renewed = LMDB(tmp_path)
+    assert [int(renewed.image(i)[0, 0, 0]) for i in range(4)] == PIXELS[1:5, 0, 0, 0].tolist()
+    assert renewed.fingerprint() != name
+    with pytest.raises(DataError, match=r"data\.mdb was changed since it was opened: make the data set again"):
+        first.fingerprint()
 
 
 class TestSuite(DatasetSuite):

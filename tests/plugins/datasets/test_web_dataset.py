@@ -38,6 +38,14 @@ def test_pictures_and_labels_of_all_shards(tmp_path: Path, names: str, key: str)
     assert len(WebDataset(tmp_path / "train-000001.tar")) == 3
 
 
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "crops [256]" / "a")
+    assert len(WebDataset(tmp_path / "crops [256]" / "a" / "train-*.tar")) == 6
+    assert len(WebDataset(tmp_path / "crops [256]" / "*" / "train-00000[1].tar")) == 3
+    monkeypatch.chdir(tmp_path)
+    assert len(WebDataset("crops [256]/a/train-*.tar")) == 6
+
+
 def test_samples_are_files_with_the_same_name_up_to_the_first_dot(tmp_path: Path) -> None:
     files = {
         "a/1.front.png": encode(PIXELS[0]),
