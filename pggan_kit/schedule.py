@@ -284,22 +284,6 @@ class Schedule:
         ends = [*starts[1:], self.total]
         return [stage for stage, start, end in zip(self.stages, starts, ends, strict=True) if start < end]
 
-    def list_warnings(self, first: int = 0) -> list[str]:
-        """Return a sentence about the stages after `first` that never begin, since the total is reached before."""
-        late = []
-        start = 0
-        for stage in self.stages:
-            if start >= self.total and stage.index > first:
-                late.append(f"{stage.size} (at {start:,})")
-            start += stage.budget
-        if not late:
-            return []
-        return [
-            f"the run ends at {self.total:,} images, before these stages begin by the budgets of those before them: "
-            f"{', '.join(late)}. To train them, raise schedule.total_images, or lower schedule.fade_images and "
-            "schedule.stable_images"
-        ]
-
     def record(self) -> dict[str, Any]:
         """Return the total, and each stage's size, height and budget, as a run's `run.json` holds them."""
         stages = [{"size": stage.size, "height": stage.height, "budget": stage.budget} for stage in self.stages]
@@ -313,6 +297,23 @@ class Schedule:
         """
         least = EARLY_BATCHES * self.stages[0].batch_size
         return [-(-tick // share) for share in EARLY_TICKS if tick >= share * least]
+
+
+def describe_late_stages(schedule: Schedule, first: int = 0) -> list[str]:
+    """Return a sentence about the stages after `first` that never begin, since the total is reached before."""
+    late = []
+    start = 0
+    for stage in schedule.stages:
+        if start >= schedule.total and stage.index > first:
+            late.append(f"{stage.size} (at {start:,})")
+        start += stage.budget
+    if not late:
+        return []
+    return [
+        f"the run ends at {schedule.total:,} images, before these stages begin by the budgets of those before them: "
+        f"{', '.join(late)}. To train them, raise schedule.total_images, or lower schedule.fade_images and "
+        "schedule.stable_images"
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pggan_kit.schedule import (
     at_height,
     check_sizes,
     convert_to_images,
+    describe_late_stages,
     value_at,
 )
 
@@ -110,17 +111,17 @@ def test_stages_without_images_are_not_planned() -> None:
 def test_stages_that_begin_at_or_past_the_total_are_warned_of() -> None:
     """Their starts are 0, 10, 30 and 50, as each but the first spends 10 + 10 images."""
 
-    def list_warnings(total: int | None, first: int = 0) -> list[str]:
+    def describe(total: int | None, first: int = 0) -> list[str]:
         schedule = ScheduleSettings((4, 8, 16, 32), 10, 10, 1, total_images=total).resolve(1, 1, 0)
-        return schedule.list_warnings(first)
+        return describe_late_stages(schedule, first)
 
-    assert list_warnings(None) == list_warnings(51) == list_warnings(30, first=3) == []
-    (line,) = list_warnings(30)
+    assert describe(None) == describe(51) == describe(30, first=3) == []
+    (line,) = describe(30)
     assert re.match(r"the run ends at 30 images, .*: 16x16 \(at 30\), 32x32 \(at 50\)\. To train them, raise", line)
-    (line,) = list_warnings(50)
+    (line,) = describe(50)
     assert "8x8" not in line and "16x16" not in line and "32x32 (at 50)" in line
     # A run that is resumed at 16x16 has begun it.
-    (line,) = list_warnings(30, first=2)
+    (line,) = describe(30, first=2)
     assert "16x16" not in line and "32x32" in line
 
 

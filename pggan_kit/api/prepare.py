@@ -56,7 +56,7 @@ from pggan_kit.runs.checkpoint_identity import Identity, identify_networks
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.state import TrainState
-from pggan_kit.schedule import Schedule, Stage
+from pggan_kit.schedule import Schedule, Stage, describe_late_stages
 from pggan_kit.system import distributed
 from pggan_kit.system.cache import cache_folder
 from pggan_kit.system.devices import prepare_device
@@ -221,7 +221,7 @@ class Prepared:
         stages = [stage for stage in list_trained_stages(schedule) if stage.index >= first]
         return [
             *self.config.warnings,
-            *schedule.list_warnings(first),
+            *describe_late_stages(schedule, first),
             *list_content_warnings(experiment.dataset, skipped),
             *empty_classes,
             *list_warnings(experiment, stages, distributed.world_size()),
