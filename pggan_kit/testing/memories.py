@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pggan_kit.training.attributes import open_attributes
 
 LEFT_OUT = "..."
 """What stands for everything else, such as files, clocks, functions, and objects of others."""
@@ -26,17 +27,8 @@ def read_memory(component: object) -> dict[str, Any]:
 
 def _read_attributes(thing: object, module: str, holders: frozenset[int]) -> dict[str, Any]:
     inside = holders | {id(thing)}
-    return {name: _read(getattr(thing, name), module, inside) for name in _list_attributes(thing)}
-
-
-def _list_attributes(thing: object) -> Iterator[str]:
-    """Yield the names of an object's attributes: those of its dict, and those of slots that are filled."""
-    yield from getattr(thing, "__dict__", {})
-    for cls in type(thing).__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in [slots] if isinstance(slots, str) else slots:
-            if not name.startswith("__") and hasattr(thing, name):
-                yield name
+    attributes = open_attributes(thing) or {}
+    return {name: _read(value, module, inside) for name, value in attributes.items()}
 
 
 def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
