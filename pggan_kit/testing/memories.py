@@ -22,7 +22,7 @@ LEFT_OUT = "..."
 def read_memory(component: object) -> dict[str, Any]:
     """Return what a component remembers, by attribute, as data that can be compared.
 
-    Objects of its own module, and namespaces, are dicts of what they hold.
+    Objects of its own module, or of another one of its package, and namespaces are dicts of what they hold.
     """
     return _read_attributes(component, type(component).__module__, frozenset())
 
@@ -99,10 +99,16 @@ def _read(value: Any, module: str, holders: frozenset[int]) -> Any:
         return sorted(repr(_read(item, module, inside)) for item in value)
     if isinstance(value, dict):
         return {key: _read(item, module, inside) for key, item in value.items()}
-    is_own = type(value).__module__ == module and not isinstance(value, type)
+    is_own = _is_of_package(type(value).__module__, module) and not isinstance(value, type)
     if is_own or isinstance(value, SimpleNamespace):
         return _read_attributes(value, module, holders)
     return LEFT_OUT
+
+
+def _is_of_package(module: str, own: str) -> bool:
+    """Return whether a module is a component's own, or lies in the same package."""
+    package = own.rpartition(".")[0]
+    return module == own or (package != "" and f"{module}.".startswith(f"{package}."))
 
 
 def _read_generator(value: Any) -> Any:

@@ -61,16 +61,17 @@ class SwitchSuite(TrainedSuite):
         )
 
         # The switch may not remember that it was asked.
-        again = hooks.ask("fade_alpha", **question)
-        require(
-            again == answer,
-            f"fade_alpha gives {answer} and then {again} for the same question: it must depend on its arguments alone, "
-            "since a resumed run asks again",
-        )
         try:
-            return Fade(hooks).ask_alpha(**question)
+            again = Fade(hooks).ask_alpha(**question)
         except TrainingError as error:
             raise AssertionError(str(error)) from error
+        alpha = progress if answer is None else answer
+        require(
+            again == alpha,
+            f"fade_alpha gives {alpha} and then {again} for the same question: it must depend on its arguments alone, "
+            "since a resumed run asks again",
+        )
+        return again
 
     def test_stays_between_0_and_1(self) -> None:
         """Require numbers in [0, 1]: `Fade` raises an error for others."""

@@ -56,7 +56,11 @@ class CheckpointWriter:
             self._writer.begin(lambda: self._save(copy, kept_part, keep_forever, is_best))
 
     def begin_averages(self, copy: PendingCopy[AverageSnapshot]) -> None:
-        """Begin to write a copy of averages, on rank 0, likewise."""
+        """Begin to write a copy of averages, once what was begun before is written; rank 0 alone calls it.
+
+        Raises:
+            TrainingError: What was begun before cannot be written.
+        """
         self._writer.begin(lambda: self._save_averages(copy))
 
     def finish(self) -> None:

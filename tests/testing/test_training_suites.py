@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import pggan_kit.testing as suites
 from pggan_kit import DuePenalty, hookimpl
 from pggan_kit.schedule import Position
-from pggan_kit.testing.memories import read_memory
+from pggan_kit.testing.memories import LEFT_OUT, read_memory
 from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
 
 DEFECTS = Defects()
@@ -499,6 +499,15 @@ def test_what_is_forgotten_is_found_wherever_it_is_held(switch: type[Any]) -> No
     unbroken.after_tick()
     with pytest.raises(AssertionError, match=FORGOTTEN):
         suite.compare_memories(read_memory(unbroken), read_memory(resumed))
+
+
+def test_what_a_module_of_the_same_package_defines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = Ramp()
+    ramp.window = Slotted(3)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Slotted, "__module__", "package.windows")
+    for own, wanted in (("package.ramps", {"n": 3}), ("package", LEFT_OUT), ("other.ramps", LEFT_OUT)):
+        monkeypatch.setattr(Ramp, "__module__", own)
+        assert read_memory(ramp) == {"window": wanted}
 
 
 class RemembersItsProcess(Ramp):
