@@ -75,7 +75,7 @@ class DatasetSuite(Suite):
         dataset = self.make()
         other = self.make()
         classes = dataset.classes
-        require(isinstance(classes, Integral) and classes >= 0, f"classes is {classes!r}, no number from 0 up")
+        require(isinstance(classes, Integral) and int(classes) >= 0, f"classes is {classes!r}, no number from 0 up")
         require(classes != 1, "classes is 1: a single class says nothing, so give 0, or the number of all classes")
         bound = max(1, classes)
         for i in self.choose_indices(len(dataset)):
@@ -112,7 +112,7 @@ class DatasetSuite(Suite):
         """Require counts by kind, of a data set that says what it did not read."""
         left_out = getattr(self.make(), "left_out", {})
         are_counts = isinstance(left_out, dict) and all(
-            isinstance(kind, str) and isinstance(count, Integral) and count > 0 for kind, count in left_out.items()
+            isinstance(kind, str) and isinstance(count, Integral) and int(count) > 0 for kind, count in left_out.items()
         )
         require(are_counts, f"left_out is {left_out!r}, no numbers from 1 up by kind")
 

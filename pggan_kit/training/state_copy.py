@@ -6,7 +6,7 @@ import collections
 import enum
 import random
 import types
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
 from pathlib import PurePath
 from typing import Any
 
@@ -118,7 +118,7 @@ class PartsCopy:
             if _has_same_items(holder, values):
                 continue
             holder.clear()
-            if isinstance(holder, Mapping):
+            if isinstance(holder, MutableMapping):
                 holder.update(values)
             else:
                 holder.extend(values)
