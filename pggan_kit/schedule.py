@@ -366,6 +366,8 @@ class ScheduleSettings:
     def resolve(self, dataset_length: int, image_channels: int, classes: int) -> Schedule:
         """Return the stages with all budgets in images. An epoch is `dataset_length` images.
 
+        Numbers of classes may be NumPy's; those of stages, which files record, are Python's.
+
         Raises:
             SettingError: The schedule spends no images.
         """
@@ -384,7 +386,7 @@ class ScheduleSettings:
                 previous = stages[-1]
             else:
                 fade = 0
-            stages.append(Stage(index, height, width, image_channels, fade, stable, batch_size, previous, classes))
+            stages.append(Stage(index, height, width, image_channels, fade, stable, batch_size, previous, int(classes)))
 
         # D may be ahead of G, so its stages are known only now.
         indices = self._find_discriminator_indices(sizes)

@@ -22,7 +22,7 @@ SHOWN_NAMES = 5
 
 def get_left_out(dataset: Dataset) -> dict[str, int]:
     """Return the number of entries that a data set did not read, by kind; none where it does not say."""
-    return dict(getattr(dataset, "left_out", {}))
+    return {kind: int(count) for kind, count in getattr(dataset, "left_out", {}).items()}
 
 
 def get_class_names(dataset: Dataset) -> list[str]:

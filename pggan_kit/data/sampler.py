@@ -228,7 +228,7 @@ class Data:
         self._length = int(largest.shape[0])
         self.image_channels = int(largest.shape[1])
         self.labels = self._levels[max(self._levels)].labels
-        self.classes = dataset.classes
+        self.classes = int(dataset.classes)  # files record no integer of NumPy
         self.class_names = get_class_names(dataset)
         self.left_out = get_left_out(dataset)
         self.fingerprint = pyramid.fingerprint

@@ -2,10 +2,55 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
-_writing: set[threading.Thread] = set()
+
+class _WritingThread(threading.Thread):
+    """A thread that writes.
+
+    Who waits for it waits for an event of its own: a signal whose handler raises within `Thread.join` makes Python 3.11
+    believe that the thread has ended.
+
+    Attributes:
+        ended: Whether the write has ended, however it did.
+        error: What the write raised.
+        process: The process that it runs in. In a fork of that, it is not there.
+    """
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        # A thread that is no daemon is waited for at the end of the process, whatever ends it but a kill.
+        super().__init__(target=write, name="writer", daemon=False)
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+        self.process = os.getpid()
+
+    def start(self) -> None:
+        """Begin to write.
+
+        Raises:
+            RuntimeError: The system has no thread left.
+        """
+        try:
+            super().start()
+        except BaseException:
+            # A signal may have come before or after the thread began.
+            if self not in threading.enumerate():
+                self.ended.set()
+            raise
+
+    def run(self) -> None:
+        """Write, and keep an error for those who wait."""
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
+_writing: set[_WritingThread] = set()
 """Threads of this process that may still be writing."""
 
 
@@ -13,8 +58,7 @@ class BackgroundWriter:
     """A writer that writes one thing at a time, in a thread, in the order in which the writes were begun."""
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._thread: _WritingThread | None = None
 
     def begin(self, write: Callable[[], object]) -> None:
         """Begin a write, once the one before has ended.
@@ -26,31 +70,24 @@ class BackgroundWriter:
             BaseException: What the write before raised; this one is not begun then.
         """
         self.finish()
-        # A thread that is no daemon is waited for at the end of the process, whatever ends it but a kill.
-        self._thread = threading.Thread(target=self._run, args=(write,), name="writer", daemon=False)
+        self._thread = _WritingThread(write)
         _writing.add(self._thread)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until what was begun is written.
+        """Wait until what was begun is written. A signal that ends the wait does not end the write.
 
         Raises:
             BaseException: What the write raised; the next call does not raise it again.
         """
-        if self._thread is not None:
-            _wait_for(self._thread)
-            _writing.discard(self._thread)
-            self._thread = None
-        error = self._error
-        self._error = None
-        if error is not None:
-            raise error
-
-    def _run(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except BaseException as error:
-            self._error = error
+        thread = self._thread
+        if thread is None:
+            return
+        _wait_for(thread)
+        self._thread = None
+        _writing.discard(thread)
+        if thread.error is not None:
+            raise thread.error
 
 
 def wait_for_writes() -> None:
@@ -64,7 +101,6 @@ def wait_for_writes() -> None:
             _wait_for(thread)
 
 
-def _wait_for(thread: threading.Thread) -> None:
-    # In a fork of a process that was writing, the thread is not there.
-    if thread.is_alive():
-        thread.join()
+def _wait_for(thread: _WritingThread) -> None:
+    if thread.process == os.getpid():
+        thread.ended.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class ObserverSuite(TrainedSuite):
         """Return the component as the one of `train.observers`, of networks that notice each call in training mode."""
         return {"observers": [component], "architecture": TwoModeToyArchitecture()}
 
-    def compare_memories(self, unbroken: Any, resumed: Any) -> None:
+    def compare_memories(self, unbroken: Mapping[str, Any], resumed: Mapping[str, Any]) -> None:
         """Require nothing: an observer decides nothing, and may count what is its process's own."""
 
     def test_changes_nothing(self) -> None:

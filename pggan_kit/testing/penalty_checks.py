@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def require_unweighted(make: Callable[[], Any], measure: Callable[[Any], Tensor]
     for weight in list_numbers(penalty.weight):
         require(weight >= 0, f"weight is {weight}, below 0")
     every = penalty.every
-    require(isinstance(every, int) and every >= 1, f"every is {every!r}, no number from 1 up")
+    require(isinstance(every, Integral) and int(every) >= 1, f"every is {every!r}, no number from 1 up")
 
     # With another weight, the value must stay the same. A weight that cannot be set cannot be compared.
     other = make()
@@ -59,7 +60,7 @@ def list_numbers(weight: Varying[float]) -> list[float]:
     """Return the numbers in a weight that may be per stage; a curve has none."""
     if isinstance(weight, Mapping):
         return [number for each in weight.values() for number in list_numbers(each)]
-    return [weight] if isinstance(weight, (int, float)) else []
+    return [float(weight)] if isinstance(weight, Real) else []
 
 
 def require_finite_where_flat(value: Tensor, net: nn.Module, name: str) -> None:

@@ -23,7 +23,7 @@ from pggan_kit.plugin_host.contracts import find_marked_hooks, require_protocol
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
 from pggan_kit.runs.state import TrainState
-from pggan_kit.testing.memories import read_memory
+from pggan_kit.testing.memories import have_same, keep_steady, list_changes, read_class_memory, read_memory
 from pggan_kit.testing.replayed_graphs import ReplayRecorder
 from pggan_kit.testing.support import (
     SyncWatch,
@@ -65,6 +65,8 @@ class TrainedRun:
         end: See `summarize_run`.
         saved: What `save_state` returned at its end, by the name of the component.
         files: Content of its files, by path; checkpoints are among them.
+        memory: What the component held at its end; see `read_memory`.
+        changed_in_class: Names of what the run changed in the component's class.
     """
 
     component: Any
@@ -73,6 +75,8 @@ class TrainedRun:
     end: Mapping[str, Any]
     saved: Mapping[str, Any]
     files: Mapping[str, bytes]
+    memory: Mapping[str, Any]
+    changed_in_class: Sequence[str]
 
     def write_files(self, folder: Path) -> None:
         """Write the run's files to a folder, from which a run can be resumed."""
@@ -141,8 +145,14 @@ class Suite:
 
 
 class TrainedSuite(Suite):
-    """The checks of kinds that an experiment picks: two stages, 4x4 and 8x8, with toys for everything else."""
+    """The checks of kinds that an experiment picks: two stages, 4x4 and 8x8, with toys for everything else.
 
+    Attributes:
+        own_to_process: Names of attributes that belong to the process and decide nothing, such as a cache or the number
+            of warnings so far: a run that is stopped and resumed may have others, and runs may share them.
+    """
+
+    own_to_process: tuple[str, ...] = ()
     _ended: ClassVar[dict[str, TrainedRun]] = {}
     """Runs of this class that tests share, by what is particular to them."""
 
@@ -163,6 +173,7 @@ class TrainedSuite(Suite):
 
     def train_to_end(self, component: Any, name: str) -> TrainedRun:
         """Train a tiny run from scratch, and return what is left of it."""
+        in_class = read_class_memory(component)
         with tempfile.TemporaryDirectory() as folder:
             run = self.train(component, name, folder)
             return TrainedRun(
@@ -172,6 +183,8 @@ class TrainedSuite(Suite):
                 end=summarize_run(run),
                 saved=run.hooks.collect("save_state", run=run),
                 files=read_files(Path(folder)),
+                memory=read_memory(component),
+                changed_in_class=list_changes(in_class, read_class_memory(component)),
             )
 
     def first_run(self) -> TrainedRun:
@@ -263,21 +276,28 @@ class TrainedSuite(Suite):
                 component = self.make()
                 run = self.train(component, first.name, folder, saved, single_step=True)
         self._require_same_end(run, "stopped and resumed after each step")
-        self.compare_memories(self.other_run().component, component)
+        # What differs between two runs without a break says nothing.
+        unbroken = keep_steady(self.other_run().memory, first.memory)
+        self.compare_memories(unbroken, read_memory(component))
 
-    def compare_memories(self, unbroken: Any, resumed: Any) -> None:
+    def compare_memories(self, unbroken: Mapping[str, Any], resumed: Mapping[str, Any]) -> None:
         """Require that components hold the same after a run without a break, and one that was stopped at each step.
 
         What one has counted may decide only in runs that are longer than a test's.
+
+        Args:
+            unbroken: What the first holds, by attribute; see `read_memory`.
+            resumed: What the second holds.
         """
-        others = read_memory(resumed)
-        for name, value in read_memory(unbroken).items():
-            other = others.get(name)
+        _, component_name = self.make_named()
+        for name, value in unbroken.items():
+            other = resumed.get(name)
             require(
-                are_equal(value, other),
-                f"{type(resumed).__name__}.{name} is {value!r:.100} at the end of a run without a break, and "
-                f"{other!r:.100} at the end of one that was stopped and resumed after each step: save it in "
-                "save_state, and take it back in load_state",
+                have_same(value, other) or name in self.own_to_process,
+                f"{component_name}.{name} is {value!r:.100} at the end of a run without a break, and "
+                f"{other!r:.100} at the end of one that was stopped and resumed after each step: save it "
+                "in save_state, and take it back in load_state; or, if it belongs to the process and decides nothing, "
+                f"as a cache does, let the suite have own_to_process = ({name!r},)",
             )
 
     def _require_same_end(self, run: Run, how: str) -> None:
@@ -298,6 +318,21 @@ class TrainedSuite(Suite):
             f"a second run with one {name} does not end where a run with a new one does: {name} keeps something from "
             "run to run; begin it in before_run, not in __init__ alone",
         )
+
+    def test_keeps_nothing_in_its_class(self) -> None:
+        """Require a run to leave the attributes of the component's class as they are: all runs of a process share them.
+
+        A process that resumes a run has none of what the class held.
+        """
+        first = self.first_run()
+        for place in first.changed_in_class:
+            attribute = place.partition(".")[2]
+            require(
+                attribute in self.own_to_process,
+                f"a run with {first.name} changes {place}, which belongs to the class, so that all runs of a process "
+                f"share it, and one that is resumed has lost it: make it in before_run (self.{attribute} = ...); or, "
+                f"if it decides nothing, as a cache does, let the suite have own_to_process = ({attribute!r},)",
+            )
 
     def test_state_survives_a_checkpoint(self) -> None:
         """Require that what `save_state` returns can be saved as data, and that `load_state` takes it back."""

@@ -9,9 +9,9 @@ from typing import Any
 from pggan_kit.errors import TrainingError
 from pggan_kit.growth.fade import PATHS, Fade
 from pggan_kit.plugin_host.hooks import Hooks
-from pggan_kit.schedule import Stage
+from pggan_kit.schedule import ScheduleSettings, Stage
 from pggan_kit.testing.suite import TrainedSuite
-from pggan_kit.testing.support import make_stages, require
+from pggan_kit.testing.support import require
 from pggan_kit.testing.tiny_runs import make_run
 
 FADE_START = 100
@@ -35,14 +35,19 @@ class SwitchSuite(TrainedSuite):
         return {"switch": component}
 
     def trace_alpha(self) -> dict[str, list[float]]:
-        """Return alpha over a fade's progress from 0 to 1, by path; the progress itself where the switch gives None."""
+        """Return alpha over a fade's progress from 0 to 1, by path; the progress itself where the switch gives None.
+
+        The fade is that of the last stage of a run that begins.
+        """
         component, name = self.make_named()
-        stage = make_stages(fade_images=self.points)[-1]
-        with tempfile.TemporaryDirectory() as folder:
-            hooks = make_run(component, name, Path(folder), self.choose_arguments(component)).hooks
+        schedule = ScheduleSettings((4, 8), fade_images=self.points, stable_images=8, batch_size=4)
         curves = {}
-        for path in PATHS:
-            curves[path] = [self._ask_alpha(hooks, stage, spent, path) for spent in range(self.points + 1)]
+        with tempfile.TemporaryDirectory() as folder:
+            run = make_run(component, name, Path(folder), {"schedule": schedule, **self.choose_arguments(component)})
+            run.hooks.call("before_run", run=run)
+            stage = run.schedule.stages[-1]
+            for path in PATHS:
+                curves[path] = [self._ask_alpha(run.hooks, stage, spent, path) for spent in range(self.points + 1)]
         return curves
 
     def _ask_alpha(self, hooks: Hooks, stage: Stage, spent: int, path: str) -> float:
@@ -56,16 +61,17 @@ class SwitchSuite(TrainedSuite):
         )
 
         # The switch may not remember that it was asked.
-        again = hooks.ask("fade_alpha", **question)
-        require(
-            again == answer,
-            f"fade_alpha gives {answer} and then {again} for the same question: it must depend on its arguments alone, "
-            "since a resumed run asks again",
-        )
         try:
-            return Fade(hooks).ask_alpha(**question)
+            again = Fade(hooks).ask_alpha(**question)
         except TrainingError as error:
             raise AssertionError(str(error)) from error
+        alpha = progress if answer is None else answer
+        require(
+            again == alpha,
+            f"fade_alpha gives {alpha} and then {again} for the same question: it must depend on its arguments alone, "
+            "since a resumed run asks again",
+        )
+        return again
 
     def test_stays_between_0_and_1(self) -> None:
         """Require numbers in [0, 1]: `Fade` raises an error for others."""

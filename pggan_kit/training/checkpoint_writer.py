@@ -56,7 +56,11 @@ class CheckpointWriter:
             self._writer.begin(lambda: self._save(copy, kept_part, keep_forever, is_best))
 
     def begin_averages(self, copy: PendingCopy[AverageSnapshot]) -> None:
-        """Begin to write a copy of averages, on rank 0, likewise."""
+        """Begin to write a copy of averages, once what was begun before is written; rank 0 alone calls it.
+
+        Raises:
+            TrainingError: What was begun before cannot be written.
+        """
         self._writer.begin(lambda: self._save_averages(copy))
 
     def finish(self) -> None:
@@ -69,11 +73,22 @@ class CheckpointWriter:
             self._writer.finish()
 
     def finish_as_run_fails(self) -> None:
-        """Wait likewise, and warn where the checkpoint cannot be written, which hides no other error."""
-        try:
-            self._writer.finish()
-        except Exception as error:
-            self._run.files.warn(f"while the run was failing: {error}")
+        """Wait likewise, and warn where the checkpoint cannot be written, which hides no other error.
+
+        A signal is raised only after the write: with the wait ends the lock of the run, and another process may begin.
+        """
+        interruption: BaseException | None = None
+        is_writing = True
+        while is_writing:
+            try:
+                self._writer.finish()
+                is_writing = False
+            except Exception as error:
+                self._run.files.warn(f"while the run was failing: {error}")
+            except BaseException as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
     def _save(self, copy: PendingCopy[Snapshot], kept_part: str, keep_forever: bool, is_best: bool) -> None:
         """Write a checkpoint, and before it the part of it that is kept; the thread that writes calls it."""

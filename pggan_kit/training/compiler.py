@@ -43,6 +43,7 @@ from pggan_kit.training.parity import (
 )
 from pggan_kit.training.payback import PassSeconds, Payback, format_ms
 from pggan_kit.training.recording import Recording, list_varying_tensors, record
+from pggan_kit.training.state_copy import PartsCopy, list_parts
 from pggan_kit.training.step import Backward, Differentiated, Work
 
 PAYS_FROM_STEPS = 3_000
@@ -197,12 +198,16 @@ class Compiler:
         # Record the pass. Code of components may raise anything when it is run without numbers.
         began = time.perf_counter()
         settings = self._collect_settings(work)
+        # What a call leaves in a component, the eager step must not find there.
+        before = PartsCopy(list_parts(self.experiment))
         self._announce(work.net)
         try:
             recording = record(self.experiment, self._state, work)
         except Exception as error:
+            before.restore()
             return self._give_up(work, eager, f"{type(error).__name__}: {first_line(error)}")
         if self._collect_settings(work) != settings:
+            before.restore()
             return self._give_up(work, eager, "the loss, a penalty or the augmentation changes when it is called")
 
         # Compile and check it. A compiler may raise anything, too.
@@ -214,6 +219,7 @@ class Compiler:
             problem = f"it cannot be compiled ({type(error).__name__}: {first_line(error)})"
         seconds = time.perf_counter() - began
         self._payback.add_compiling(seconds)
+        before.restore()
         if problem is not None:
             return self._give_up(work, eager, problem, warn=True)
 

@@ -54,7 +54,7 @@ from pggan_kit.training.host_work import HostWork, StepStart
 from pggan_kit.training.measures import Meter, compute_metrics, describe_shares, is_better, measure_diversity
 from pggan_kit.training.non_finite import NonFiniteError, watch_layers
 from pggan_kit.training.out_of_memory import explain_out_of_memory, is_out_of_memory
-from pggan_kit.training.recovery import Recovery, Stop, choose_return_point
+from pggan_kit.training.recovery import Recovery, Stop
 from pggan_kit.training.step import UpdateContext, average_each
 
 TIMED_OUT = 1
@@ -177,7 +177,9 @@ class Loop:
         self.run.is_new_branch = saved is not None and own_checkpoint is None
         self.hooks.call("before_run", run=self.run)
         if own_checkpoint is not None:
-            self.recovery.keep(choose_return_point(self.run, own_checkpoint).begin_copy(PlainCopier()))
+            # The last tick, as if the run had not been stopped after it.
+            last_tick = own_checkpoint.return_point or own_checkpoint
+            self.recovery.keep(last_tick.begin_copy(PlainCopier()))
         unfinished = self.begin_or_resume(saved, is_branch=own_checkpoint is None)
         self.run.is_new_branch = False
         if unfinished and (own_checkpoint is None or own_checkpoint.changes != self.run.changes):

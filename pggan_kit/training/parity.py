@@ -34,6 +34,7 @@ import types
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from pggan_kit.components import DuePenalty
+from pggan_kit.training.attributes import open_attributes
 from pggan_kit.training.step import Work
 
 TF32_EPS = 2.0**-10
@@ -314,10 +316,12 @@ def collect_settings(value: Any, seen: tuple[int, ...] = ()) -> Hashable:
         return tuple(collect_settings(item, seen) for item in value)
 
     # What is left is an object: only the attributes of components hold settings.
-    attributes = getattr(value, "__dict__", None)
-    if attributes is None or id(value) in seen or len(seen) == DEPTH:
-        return None
     if isinstance(value, (type, types.ModuleType, types.FunctionType, nn.Module)):
+        return None
+    if isinstance(value, PurePath):  # which keeps what it has computed of itself
+        return str(value)
+    attributes = open_attributes(value)
+    if attributes is None or id(value) in seen or len(seen) == DEPTH:
         return None
     inside = (*seen, id(value))
     return tuple((name, collect_settings(attribute, inside)) for name, attribute in attributes.items())

@@ -7,13 +7,12 @@ process; a tick that is trained again is the same bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pggan_kit.errors import TrainingError
-from pggan_kit.runs.checkpoint_identity import list_changes
 from pggan_kit.runs.host_copies import PendingCopy
 from pggan_kit.runs.run import Run
 from pggan_kit.runs.snapshot import Snapshot
@@ -44,25 +43,6 @@ class Stop:
 
     images: int
     reason: str
-
-
-def choose_return_point(run: Run, resumed_from: Snapshot) -> Snapshot:
-    """Return the content that a resumed run goes back to: that of its last tick, as if it had not been stopped.
-
-    Where settings have changed since that tick, it is the one that the run was resumed from: the other holds what they
-    were, such as the rates, and steps that were recorded as taken under them.
-
-    Args:
-        run: The run.
-        resumed_from: The checkpoint that it was resumed from, which may lie between two ticks.
-    """
-    tick = resumed_from.return_point
-    resumed_from = replace(resumed_from, return_point=None)
-    if tick is None:
-        return resumed_from
-    if tick.identity and list_changes(tick.identity["settings"], run.identity["settings"]):
-        return resumed_from
-    return tick
 
 
 class Recovery:

@@ -6,7 +6,8 @@ import collections
 import enum
 import random
 import types
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,17 @@ from torch import Tensor, nn
 from pggan_kit.experiment import Experiment
 from pggan_kit.runs.learning_rate_tensors import is_capturable
 from pggan_kit.runs.state import TrainState
+from pggan_kit.training.attributes import SlotAttributes, open_attributes
 from pggan_kit.training.parity import DEPTH, collect_settings
 
 PLAIN = (bool, int, float, str)
 """Types of plain values."""
 
-UNSEEN = (type, types.ModuleType, types.FunctionType, types.MethodType, enum.Enum)
+UNSEEN = (type, types.ModuleType, types.FunctionType, types.MethodType, enum.Enum, PurePath)
 """Types of values that are looked into no further."""
+
+OPEN = (dict, list, collections.deque, SlotAttributes)
+"""Types of what holds other values and can be given others."""
 
 
 def list_parts(experiment: Experiment) -> dict[str, Any]:
@@ -35,33 +40,24 @@ def list_parts(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-class StateCopy:
-    """A copy of what a step may change: weights, optimizers, loss scalers, and the attributes of components.
+class PartsCopy:
+    """A copy of what components and networks hold, and of the states of Python's and NumPy's random generators.
 
     Args:
-        state: The state of training.
+        parts: Components and networks, by name.
 
     Attributes:
         numbers: Plain values, by the name of what holds them.
     """
 
-    def __init__(self, state: TrainState) -> None:
-        self._state = state
-        parts = list_parts(state.experiment)
+    def __init__(self, parts: Mapping[str, Any]) -> None:
         self.numbers: dict[str, Hashable] = {}
 
-        # What holds tensors: each is a dict or a list, and may be given others.
+        # What holds tensors: each is of a type in `OPEN`.
         self._holders: dict[str, tuple[Any, Any]] = {}
         self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
         self._restorers: list[Callable[[], object]] = []
         self._visited: set[int] = set()
-        for name, net in state.networks.items():
-            self._copy(name, net)
-        for name, optimizer in state.optimizers.items():
-            self._copy_optimizer(f"{name}'s optimizer", optimizer)
-        for name, scaler in state.scalers.items():
-            # Its dict of the step's stages is a new one in each step.
-            self._copy_tensors(f"{name}'s scaler", vars(scaler))
         for name, part in parts.items():
             self._copy(name, part)
         self._copy_generator("random", random)
@@ -69,7 +65,7 @@ class StateCopy:
 
     def _copy(self, name: str, value: Any) -> None:
         for path, holder in list_holders(name, value, self._visited):
-            if isinstance(holder, (dict, list, collections.deque)):
+            if isinstance(holder, OPEN):
                 self._copy_holder(path, holder)
                 self._note_numbers(path, holder)
             elif isinstance(holder, np.ndarray):
@@ -80,7 +76,7 @@ class StateCopy:
                 self._copy_generator(path, holder)
 
     def _copy_holder(self, name: str, holder: Any) -> None:
-        self._holders[name] = (holder, dict(holder) if isinstance(holder, dict) else list(holder))
+        self._holders[name] = (holder, dict(holder) if isinstance(holder, Mapping) else list(holder))
         self._copy_tensors(name, holder)
 
     def _copy_tensors(self, name: str, holder: Any) -> None:
@@ -95,22 +91,6 @@ class StateCopy:
                 self.numbers[_join(name, key)] = value
             elif isinstance(value, (tuple, set, frozenset)):
                 self.numbers[_join(name, key)] = collect_settings(value)
-
-    def _copy_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
-        """Copy an optimizer, its groups and its state, and those of an optimizer in it."""
-        holders: dict[str, Any] = {name: vars(optimizer), f"{name}.state": optimizer.state}
-        holders |= {f"{name} {number}": kept for number, kept in enumerate(optimizer.state.values())}
-        for path, holder in holders.items():
-            self._copy_holder(path, holder)
-            # What keeps numbers on the host steps between graphs.
-            if is_capturable(optimizer):
-                self._note_numbers(path, holder)
-        # The clock sets numbers of groups within a step; all others make kinds of steps.
-        for number, group in enumerate(optimizer.param_groups):
-            self._copy_holder(f"{name}.param_groups.{number}", group)
-        for key, value in vars(optimizer).items():
-            if isinstance(value, torch.optim.Optimizer) and value is not optimizer:
-                self._copy_optimizer(f"{name}.{key}", value)
 
     def _copy_generator(self, name: str, generator: Any) -> None:
         """Copy the state of a generator of random numbers on the host."""
@@ -138,7 +118,7 @@ class StateCopy:
             if _has_same_items(holder, values):
                 continue
             holder.clear()
-            if isinstance(holder, dict):
+            if isinstance(holder, MutableMapping):
                 holder.update(values)
             else:
                 holder.extend(values)
@@ -151,6 +131,40 @@ class StateCopy:
     def values(self) -> dict[str, Tensor]:
         """Return the copies by name."""
         return {name: value for name, (_, value) in self._tensors.items()}
+
+
+class StateCopy(PartsCopy):
+    """A copy of what a step may change: weights, optimizers, loss scalers, and the attributes of components.
+
+    Args:
+        state: The state of training.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        super().__init__(state.networks)
+        for name, optimizer in state.optimizers.items():
+            self._copy_optimizer(f"{name}'s optimizer", optimizer)
+        for name, scaler in state.scalers.items():
+            # Its dict of the step's stages is a new one in each step.
+            self._copy_tensors(f"{name}'s scaler", vars(scaler))
+        for name, part in list_parts(state.experiment).items():
+            self._copy(name, part)
+
+    def _copy_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Copy an optimizer, its groups and its state, and those of an optimizer in it."""
+        holders: dict[str, Any] = {name: vars(optimizer), f"{name}.state": optimizer.state}
+        holders |= {f"{name} {number}": kept for number, kept in enumerate(optimizer.state.values())}
+        for path, holder in holders.items():
+            self._copy_holder(path, holder)
+            # What keeps numbers on the host steps between graphs.
+            if is_capturable(optimizer):
+                self._note_numbers(path, holder)
+        # The clock sets numbers of groups within a step; all others make kinds of steps.
+        for number, group in enumerate(optimizer.param_groups):
+            self._copy_holder(f"{name}.param_groups.{number}", group)
+        for key, value in vars(optimizer).items():
+            if isinstance(value, torch.optim.Optimizer) and value is not optimizer:
+                self._copy_optimizer(f"{name}.{key}", value)
 
 
 def _list_items(holder: Any) -> list[tuple[object, Any]]:
@@ -228,7 +242,7 @@ def _flatten(name: str, value: Hashable, flat: dict[str, Hashable]) -> None:
 def list_holders(name: str, value: Any, visited: set[int], depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield what holds the state of a component or network, by name, each once.
 
-    These are dicts (those of attributes among them), lists, numpy's arrays, and generators of random numbers.
+    These are dicts, lists, the attributes of objects, numpy's arrays, and generators of random numbers.
     """
     if id(value) in visited or isinstance(value, (*PLAIN, *UNSEEN, Tensor)):
         return
@@ -246,10 +260,10 @@ def list_holders(name: str, value: Any, visited: set[int], depth: int = 0) -> It
     elif isinstance(value, (np.ndarray, np.random.Generator, np.random.RandomState, random.Random, torch.Generator)):
         visited.add(id(value))
         yield name, value
-    elif hasattr(value, "__dict__") and depth < DEPTH:
+    elif depth < DEPTH and (attributes := open_attributes(value)) is not None:
         visited.add(id(value))
-        yield name, vars(value)
-        inner = list(vars(value).items())
+        yield name, attributes
+        inner = list(attributes.items())
         # Networks are deep.
         depth = 0 if isinstance(value, nn.Module) else depth + 1
     for key, item in inner:
@@ -266,11 +280,11 @@ def list_places(name: str, part: Any) -> dict[str, Hashable]:
     """Return where the tensors of a component lie, and of which classes it and its parts are: a graph keeps to both."""
     places: dict[str, Hashable] = {f"{name} (class)": type(part).__qualname__}
     for path, holder in list_holders(name, part, set()):
-        if not isinstance(holder, (dict, list, collections.deque)):
+        if not isinstance(holder, OPEN):
             continue
         for key, value in _list_items(holder):
             if isinstance(value, Tensor):
                 places[f"{path}.{key} (place)"] = value.data_ptr()
-            elif hasattr(value, "__dict__"):
+            elif open_attributes(value) is not None:
                 places[f"{path}.{key} (class)"] = type(value).__qualname__
     return places

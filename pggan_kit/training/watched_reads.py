@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pggan_kit.training.attributes import open_attributes
 from pggan_kit.training.parity import DEPTH
 from pggan_kit.training.state_copy import PLAIN, UNSEEN
 
@@ -75,9 +76,10 @@ def _list_components(name: str, value: Any, seen: tuple[int, ...] = ()) -> Itera
     elif isinstance(value, (tuple, list)):
         for number, item in enumerate(value):
             yield from _list_components(f"{name}.{number}", item, seen)
-    elif not isinstance(value, (*PLAIN, *UNSEEN, Tensor, nn.Module)) and hasattr(value, "__dict__"):
-        if id(value) in seen or len(seen) == DEPTH:
+    elif not isinstance(value, (*PLAIN, *UNSEEN, Tensor, nn.Module)):
+        attributes = open_attributes(value)
+        if attributes is None or id(value) in seen or len(seen) == DEPTH:
             return
         yield name, value
-        for key, item in vars(value).items():
+        for key, item in attributes.items():
             yield from _list_components(f"{name}.{key}", item, (*seen, id(value)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import time
@@ -50,13 +51,14 @@ class TensorBoard:
     """TensorBoard events in the run's directory. The x-axis is the clock, in images.
 
     They hold every number of each tick under its tag, and those of `transitions.jsonl` where
-    `observers.TransitionShock` writes it; charts of related numbers; the operative config as text; and the bindings of
-    the config as hyperparameters, by whose metrics (without any, losses) runs are compared. Pictures are in the folder
-    of `observers.Samples`; with a `count`, the events have them too.
+    `observers.TransitionShock` writes it; charts of related numbers; the operative config as text, again where a run is
+    resumed with other settings; and the bindings of the config as hyperparameters, by whose metrics (without any,
+    losses) runs are compared. Pictures are in the folder of `observers.Samples`; with a `count`, the events have them
+    too.
 
     Args:
-        count: The number of images in the grids `Samples` and, once for each stage, `Reals`, arranged as by
-            `observers.Samples`; 0 draws none.
+        count: The number of images in the grids `Samples` and, with the first tick of each stage, `Reals`, arranged as
+            by `observers.Samples`; 0 draws none.
         every: Images between two grids; see `observers.Samples`.
 
     Raises:
@@ -80,7 +82,7 @@ class TensorBoard:
 
     @hookimpl
     def before_run(self, run: Run) -> None:
-        """Log the operative config and the charts, once per run.
+        """Log the operative config and the charts, unless the run has them.
 
         Raises:
             ConfigError: `every` has no value for the first stage.
@@ -88,29 +90,25 @@ class TensorBoard:
         require_interval(run, "observers.TensorBoard.every", self.every)
         self._ticks.begin(run)
         self._writer = None
+        self._config = _read_text(run.directory / "operative.gin")
+        self._logged_config = _compute_digest(self._config)
+        event_files = list(run.directory.glob(EVENT_FILES))
+        self._goes_on = run.resumed and run.state.images > 0 and bool(event_files)
         # A branch that is resumed may have none, although its clock has gone on.
         has_ticks = bool(run.stats)
-        self._has_hyperparameters = run.resumed and has_ticks
-        if run.resumed and run.state.images > 0:
+        self._has_hyperparameters = self._goes_on and has_ticks
+        if self._goes_on:
             return
 
         # A process that was killed before the first step may have logged some of it.
-        for file in run.directory.glob(EVENT_FILES):
+        for file in event_files:
             file.unlink()
+        # Nothing is logged of a run that had no such observer until now.
+        self._ticks.last_tick = 0
         self._writer = self._new_writer(str(run.directory))
         self._writer.add_custom_scalars(LAYOUT)
-        self._add_operative_config(self._writer, run)
+        self._add_config(self._writer, 0)
         self._writer.flush()
-
-    @hookimpl
-    def before_stage(self, run: Run, continues: bool) -> None:
-        """Log the stage's reals as it begins, one image later: a run that is resumed from there must drop them."""
-        if continues or not self.count:
-            return
-        reals = run.draw_reals(self.count)
-        if reals is not None:
-            with self._open_writer(run) as writer:
-                _add_image(writer, "Reals", reals, run.state.images + 1)
 
     @hookimpl
     def after_tick(self, run: Run, state: TrainState, stats: Mapping[str, float], tick: Tick) -> None:
@@ -132,13 +130,18 @@ class TensorBoard:
 
     @hookimpl
     def save_state(self) -> dict[str, Any]:
-        """Return the last tick that is in the event files, and the numbers of later ones."""
-        return self._ticks.save()
+        """Return the last tick that is in the event files, the numbers of later ones, and what else is there."""
+        own = {"config": self._logged_config, "has_hyperparameters": self._has_hyperparameters}
+        return {**self._ticks.save(), **own}
 
     @hookimpl
     def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
         """Restore the saved state."""
         self._ticks.load(run, saved)
+        # Not where a branch begins, or where the event files are gone.
+        if self._goes_on:
+            self._logged_config = saved.get("config", self._logged_config)
+            self._has_hyperparameters = saved.get("has_hyperparameters", self._has_hyperparameters)
 
     def estimate_bytes(self, ticks: Sequence[Tick]) -> tuple[int, int]:
         """Return the bytes of the events of ticks, all of which are kept."""
@@ -155,8 +158,13 @@ class TensorBoard:
             until: The clock up to which rows of transitions are logged.
             with_grid: Whether a grid is drawn and logged.
         """
+        config = _compute_digest(self._config)
         with self._open_writer(run) as writer:
+            # Readers that drop what is later than the last tick keep this.
+            if self._logged_config != config:
+                self._add_config(writer, self._ticks.last_tick)
             self._add_hyperparameters_once(writer, run)
+            self._add_reals_once(writer, run)
             for images, numbers in self._ticks.list_points(until):
                 for tag, value in numbers.items():
                     writer.add_scalar(tag, value, images)
@@ -164,6 +172,7 @@ class TensorBoard:
                 _add_image(writer, "Samples", draw_grid(run, self.count), run.state.images)
 
         # What is in the event files need not be kept.
+        self._logged_config = config
         if self._ticks.ticks:
             self._has_hyperparameters = True
         self._ticks.clear(run.state.images)
@@ -184,25 +193,35 @@ class TensorBoard:
                 self._close()
             raise
 
-    def _add_operative_config(self, writer: SummaryWriter, run: Run) -> None:
+    def _add_config(self, writer: SummaryWriter, images: int) -> None:
         """Log the operative config as text, which Markdown shows as code where it is indented."""
-        operative = run.directory / "operative.gin"
-        if operative.is_file():
-            indented = "".join(f"    {line}\n" for line in operative.read_text(encoding="utf-8-sig").splitlines())
-            writer.add_text("operative.gin", indented, 0)
+        if self._config:
+            indented = "".join(f"    {line}\n" for line in self._config.splitlines())
+            writer.add_text("operative.gin", indented, images)
+
+    def _add_reals_once(self, writer: SummaryWriter, run: Run) -> None:
+        """Log the stage's reals, one image after it began, where no tick of it is in the event files yet.
+
+        What is there of them is later than the last tick, and dropped.
+        """
+        begin = run.state.starts[-1]
+        if self.count and self._ticks.last_tick <= begin:
+            reals = run.draw_reals(self.count)
+            if reals is not None:
+                _add_image(writer, "Reals", reals, begin + 1)
 
     def _add_hyperparameters_once(self, writer: SummaryWriter, run: Run) -> None:
         """Log the bindings of the config, and the tags by which runs are compared, at the first tick of the run."""
         from torch.utils.tensorboard.summary import hparams
 
-        config = run.directory / "config.gin"
-        if self._has_hyperparameters or not self._ticks.ticks or not config.is_file():
+        config = _read_text(run.directory / "config.gin")
+        if self._has_hyperparameters or not self._ticks.ticks or not config:
             return
         _, stats = self._ticks.ticks[0]
         compared = [tag for tag in stats if tag.startswith("Metrics/")]
         if not compared:
             compared = [tag for tag in stats if tag.startswith("Loss/")]
-        hyperparameters = parse_hyperparameters(config.read_text(encoding="utf-8-sig"))
+        hyperparameters = parse_hyperparameters(config)
         for summary in hparams(hyperparameters, dict.fromkeys(compared, 0.0)):
             writer._get_file_writer().add_summary(summary, 0)
 
@@ -211,6 +230,17 @@ class TensorBoard:
         self._writer = None
         if writer is not None:
             writer.close()
+
+
+def _read_text(path: Path) -> str:
+    """Return the content of a file; nothing where there is none."""
+    if not path.is_file():
+        return ""
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _compute_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _wait_for_a_second_of_its_own(folder: Path) -> None:

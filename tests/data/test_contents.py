@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from pggan_kit.data.contents import CLASS_LIMIT, check_classes, list_empty_class
 from pggan_kit.data.sampler import open_data
 from pggan_kit.data.settings import DataSettings
 from pggan_kit.errors import DataError
+from pggan_kit.schedule import ScheduleSettings
 
 
 class NamedDataset(ArrayDataset):
@@ -104,6 +108,17 @@ def test_labels_that_are_no_class_numbers_are_refused_before_anything_is_read() 
         open_data(dataset, DataSettings(), [(4, 4)], seed=0)
     assert not dataset.reads
     check_classes(ArrayDataset(images, classes=CLASS_LIMIT))
+
+
+def test_numbers_of_numpy_are_recorded_as_those_of_python(tmp_path: Path) -> None:
+    source = make_random_dataset(4, classes=2)
+    source.classes = np.array([0, 1]).max() + 1
+    source.left_out = {".txt": np.int32(3)}
+    schedule = ScheduleSettings((4, 8), 4, 4, 4).resolve(len(source), 3, source.classes)
+    data = open_data(source, DataSettings(cache=str(tmp_path)), schedule.stages, 0)
+    record = json.loads(json.dumps([data.record(), [asdict(stage) for stage in schedule.stages]]))
+    assert record[0]["classes"] == record[1][1]["classes"] == 2
+    assert record[0]["left_out"] == {".txt": 3}
 
 
 def test_classes_without_images_are_said() -> None:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.killing import in_a_child, killed_at
 from helpers.snapshots import snapshot_at
 
 from pggan_kit.errors import RunError, TrainingError
@@ -124,6 +126,21 @@ def save_best(checkpoints: Checkpoints, images: int, best: int, forever: bool = 
     """Save a checkpoint whose best is that of a clock, and is kept as the best where that is its own."""
     label = {"metric": "FID", "value": 1.0, "images": best, "stage": 0, "size": "4x4"}
     return checkpoints.save(snapshot_at(images, best=label), forever, is_best=images == best)
+
+
+def test_a_process_that_is_killed_as_it_saves_the_best_leaves_no_checkpoint_without_it(tmp_path: Path) -> None:
+    """Between its two files: the last checkpoint on the disk names the best before it, or one that is there."""
+    checkpoints = Checkpoints(tmp_path)
+    save_best(checkpoints, 1, 1)
+
+    def save_and_be_killed() -> None:
+        with killed_at("replace", 2):
+            save_best(checkpoints, 2, 2)
+
+    assert in_a_child(save_and_be_killed) == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*.pt"))) == 3, "it was killed between the two"
+    again = Checkpoints(tmp_path)
+    assert again.load_best().images == again.load_last().best["images"] == 1
 
 
 def test_the_best_that_a_kept_checkpoint_names_is_there(tmp_path: Path) -> None:

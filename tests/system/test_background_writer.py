@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from helpers.killing import in_a_child
@@ -79,4 +83,51 @@ def test_a_fork_does_not_wait_for_a_thread_that_it_has_not() -> None:
         assert in_a_child(read_and_finish) == 0
     finally:
         goes_on.set()
+        writer.finish()
+
+
+@pytest.mark.parametrize("wait", [BackgroundWriter.finish, lambda writer: wait_for_writes()], ids=["finish", "read"])
+def test_a_signal_ends_the_wait_and_not_the_write(wait: Callable[[BackgroundWriter], None]) -> None:
+    """Also a second one."""
+    events: list[str] = []
+    goes_on = threading.Event()
+    writer = BackgroundWriter()
+
+    def write() -> None:
+        goes_on.wait()
+        events.append("written")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with fail_if_it_waits():
+            writer.begin(write)
+            for _ in range(2):
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+                with pytest.raises(KeyboardInterrupt):
+                    wait(writer)
+                events.append("interrupted")
+            threading.Timer(0.05, goes_on.set).start()
+            wait(writer)
+            events.append("goes on")
+            writer.finish()
+    finally:
+        goes_on.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert events == ["interrupted", "interrupted", "written", "goes on"]
+
+
+def test_nobody_waits_for_a_thread_that_could_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer = BackgroundWriter()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            writer.begin(lambda: None)
+    with fail_if_it_waits():
+        wait_for_writes()
         writer.finish()

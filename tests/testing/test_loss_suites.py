@@ -385,16 +385,40 @@ class LeavesAllOut(ToyDataset):
 
 
 class LeavesOneOut(ToyDataset):
-    """A sound data set with a broken file."""
+    """A sound data set with a broken file, in which the label is as well."""
 
     def image(self, i: int) -> np.ndarray:
-        if i == 15:
-            raise SkipImage("broken")
+        self._read(i)
         return super().image(i)
 
+    def label(self, i: int) -> int:
+        self._read(i)
+        return super().label(i)
 
-def test_a_data_set_may_leave_images_out() -> None:
-    suite = make_suite(suites.DatasetSuite, LeavesOneOut)
+    def image_mode(self, i: int) -> str:
+        self._read(i)
+        return "L"
+
+    def _read(self, i: int) -> None:
+        if i == 15:
+            raise SkipImage("broken")
+
+
+class CountsWithNumPy(ToyDataset):
+    """A sound data set whose numbers are NumPy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes = np.array([0, 1, 2]).max() + 1
+        self.left_out = {".txt": np.int32(2)}
+
+    def label(self, i: int) -> int:
+        return np.int16(super().label(i))
+
+
+@pytest.mark.parametrize("dataset", [LeavesOneOut, CountsWithNumPy])
+def test_a_data_set_may_leave_images_out_and_count_with_numpy(dataset: type) -> None:
+    suite = make_suite(suites.DatasetSuite, dataset)
     for name in dir(suite):
         if name.startswith("test_"):
             getattr(suite, name)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import runpy
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -401,6 +402,16 @@ class CountsOn:
     def after_tick(self, run: Any) -> None:
         self.count += 1
         (run.directory / "ticks.txt").write_text(str(self.count))
+
+
+@defect(suites.ObserverSuite, "test_keeps_nothing_in_its_class", r"changes WritesAllRuns\.rows, which belongs to")
+class WritesAllRuns:
+    rows: ClassVar[list[int]] = []
+
+    @hookimpl
+    def after_tick(self, run: Any, state: Any) -> None:
+        self.rows.append(state.images)
+        (run.directory / "rows.json").write_text(json.dumps(self.rows))
 
 
 @defect(suites.ObserverSuite, "test_resumes_with_the_same_files", r"resumed at images 0 leaves another rows\.txt")

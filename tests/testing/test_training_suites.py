@@ -6,10 +6,11 @@ import copy
 import itertools
 import math
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 import pggan_kit.testing as suites
 from pggan_kit import DuePenalty, hookimpl
 from pggan_kit.schedule import Position
+from pggan_kit.testing.memories import LEFT_OUT, read_memory
 from pggan_kit.testing.toys import ToyOptimizer, ToyUpdate
 
 DEFECTS = Defects()
@@ -493,10 +495,111 @@ def test_what_is_forgotten_is_found_wherever_it_is_held(switch: type[Any]) -> No
     resumed = switch()
     unbroken.before_run()
     resumed.before_run()
-    suite.compare_memories(unbroken, resumed)
+    suite.compare_memories(read_memory(unbroken), read_memory(resumed))
     unbroken.after_tick()
     with pytest.raises(AssertionError, match=FORGOTTEN):
-        suite.compare_memories(unbroken, resumed)
+        suite.compare_memories(read_memory(unbroken), read_memory(resumed))
+
+
+def test_what_a_module_of_the_same_package_defines_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = Ramp()
+    ramp.window = Slotted(3)  # type: ignore[attr-defined]
+    monkeypatch.setattr(Slotted, "__module__", "package.windows")
+    for own, wanted in (("package.ramps", {"n": 3}), ("package", LEFT_OUT), ("other.ramps", LEFT_OUT)):
+        monkeypatch.setattr(Ramp, "__module__", own)
+        assert read_memory(ramp) == {"window": wanted}
+
+
+class RemembersItsProcess(Ramp):
+    """A sound switch that holds what differs from run to run, and what is not equal to itself."""
+
+    @hookimpl
+    def before_run(self, run: Any) -> None:
+        self.log = {"path": str(run.directory / "mine.txt"), "began": time.perf_counter()}
+        self.worst = torch.tensor(math.nan)
+
+    @hookimpl
+    def before_stage(self, state: Any) -> None:
+        self.scales = {state.generator: 1.0}
+
+
+def test_what_differs_from_run_to_run_need_not_be_saved() -> None:
+    suite = make_suite(suites.SwitchSuite, RemembersItsProcess)
+    suite.test_stops_exactly()
+    suite.test_keeps_nothing_in_its_class()
+
+
+class Memorizes(Ramp):
+    """A sound switch with a cache of answers, which a process fills for itself, and another one for all its objects."""
+
+    shared: ClassVar[dict[float, float]] = {}
+
+    @hookimpl
+    def before_run(self) -> None:
+        self.cache: dict[float, float] = {}
+
+    @hookimpl
+    def fade_alpha(self, progress: float) -> float:
+        self.shared[progress] = progress
+        return self.cache.setdefault(progress, progress)
+
+
+def test_what_is_the_process_s_own_is_named_by_the_suite() -> None:
+    suite = make_suite(suites.SwitchSuite, Memorizes)
+    with pytest.raises(AssertionError, match=r"Memorizes\.cache is .* own_to_process = \('cache',\)$"):
+        suite.test_stops_exactly()
+    Memorizes.shared.clear()
+    suite = make_suite(suites.SwitchSuite, Memorizes, own_to_process=("cache", "shared"))
+    suite.test_stops_exactly()
+    suite.test_keeps_nothing_in_its_class()
+
+
+@defect(
+    suites.SwitchSuite,
+    "test_keeps_nothing_in_its_class",
+    r"changes SeesAllRuns\.seen, which belongs to the class.*make it in before_run \(self\.seen = ",
+)
+class SeesAllRuns(Ramp):
+    seen: ClassVar[list[int]] = []
+
+    @hookimpl
+    def after_tick(self, state: Any) -> None:
+        self.seen.append(state.images)
+
+
+class NumbersItsRuns(Ramp):
+    """It counts in its class, where only the class that it inherits from names the number."""
+
+    runs = 0
+
+    @hookimpl
+    def before_run(self) -> None:
+        type(self).runs += 1
+
+
+@defect(suites.SwitchSuite, "test_keeps_nothing_in_its_class", r"changes CountsForOthers\.runs, which belongs to")
+class CountsForOthers(NumbersItsRuns):
+    pass
+
+
+class PlansEachStage(Ramp):
+    """A sound switch that makes the curve of each stage once, as a run begins."""
+
+    @hookimpl
+    def before_run(self, run: Any) -> None:
+        self.powers = {stage: 1.0 + stage.index for stage in run.schedule.stages}
+
+    @hookimpl
+    def fade_alpha(self, stage: Any, progress: float) -> float:
+        return float(progress ** self.powers[stage])
+
+
+@pytest.mark.parametrize("switch", [PlansEachStage, FadesByItsState])
+def test_a_switch_is_asked_for_alpha_after_a_run_has_begun(switch: type) -> None:
+    suite = make_suite(suites.SwitchSuite, switch)
+    suite.test_stays_between_0_and_1()
+    suite.test_ends_at_1()
+    suite.test_never_goes_back()
 
 
 @defect(suites.AugmentationSuite, "test_stops_exactly", FORGOTTEN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +17,20 @@ import torch
 from helpers.forks import wait_until
 from helpers.killing import StopAt, assert_same_run, in_a_child, last
 from helpers.paths import STUB_PLUGIN
+from helpers.patience import PATIENCE_SECONDS
 from helpers.slow_writing import LaggingCopier, SlowWriting, write_at_once
 
 from pggan_kit import Component, hookimpl, load_generator
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted, TrainingError
 from pggan_kit.runs import checkpoints
+from pggan_kit.runs.checkpoints import Checkpoints
 from pggan_kit.runs.directory import RunDirectory
 from pggan_kit.runs.snapshot import Snapshot
+from pggan_kit.system import background_writer
 from pggan_kit.system.files import write_atomically
+from pggan_kit.system.locks import RunLock
+from pggan_kit.system.signals import StoppedAtOnce
 from pggan_kit.training import loop, measures
 from pggan_kit.training.non_finite import NonFiniteError
 from pggan_plugins.losses import Hinge
@@ -121,6 +127,53 @@ def test_a_signal_while_a_checkpoint_is_written_stops_after_the_next_is_whole(
     assert list_clocks("run") == [0, 16, 20]
     resume("run", plugins=[STUB])
     assert_same_run(Path("run"), Path("whole"))
+
+
+def test_signals_that_stop_at_once_leave_the_folder_locked_until_the_checkpoint_is_written(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process could begin in the middle of the write, and what it saved would be lost from the manifest."""
+    events: list[str] = []
+    goes_on = threading.Event()
+    save = Checkpoints.save
+    wait_for = background_writer._wait_for
+    release = RunLock.release
+
+    def save_late(keeper: Checkpoints, snapshot: Any, *args: Any) -> Path:
+        if snapshot.images == 16:
+            assert goes_on.wait(PATIENCE_SECONDS)
+        path = save(keeper, snapshot, *args)
+        events.append(f"written {snapshot.images}")
+        return path
+
+    def interrupt_twice(thread: Any) -> None:
+        if thread.is_alive() and "stopped" in events:
+            # The second and the third signal come while the loop waits.
+            events.append("wait")
+            if events.count("wait") <= 2:
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            else:
+                goes_on.set()
+        wait_for(thread)
+
+    def note_release(lock: RunLock) -> None:
+        events.append("unlocked")
+        release(lock)
+
+    class Stop:
+        @hookimpl
+        def after_step(self, state: Any) -> None:
+            if state.images == 20:
+                events.append("stopped")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "save", save_late)
+    monkeypatch.setattr(background_writer, "_wait_for", interrupt_twice)
+    monkeypatch.setattr(RunLock, "release", note_release)
+    with pytest.raises(StoppedAtOnce):
+        train(*LINES, run_dir="run", plugins=(Stop(),))
+    goes_on.set()
+    assert events == ["written 0", "stopped", "wait", "wait", "wait", "written 16", "unlocked"]
 
 
 def test_what_reads_in_the_process_sees_what_is_being_written(

@@ -706,6 +706,95 @@ def test_numbers_that_could_not_be_logged_are_logged_at_the_next_tick(
     assert observer.save_state()["unlogged"] == []
 
 
+def stop_and_resume(observer: TensorBoard, run: FakeRun, images: int, last_tick: int) -> TensorBoard:
+    """End the process of an observer between two ticks, and return that of the process that resumes the run."""
+    saved = observer.save_state()
+    register_observer(observer).hook.on_error(run=run, error=KeyboardInterrupt())
+    resumed = TensorBoard(count=observer.count)
+    run.resumed = True
+    run.stats = [{"images": last_tick}]
+    run.move(images).state.last_tick = last_tick
+    hooks = register_observer(resumed).hook
+    hooks.before_run(run=run)
+    hooks.before_stage(run=run, stage=run.state.stage, state=run.state, continues=True)
+    hooks.load_state(run=run, saved=saved)
+    return resumed
+
+
+@pytest.mark.parametrize("stops", [(4, 0), (204, 200), (404, 400), (604, 600)])
+def test_reals_are_there_once_for_each_stage_wherever_a_run_is_stopped(
+    stops: tuple[int, int], run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "draw_reals", lambda count: Image.new("L", (4, 4)))
+    observer = TensorBoard(count=1)
+    begin_run(observer, run)
+    for images in (200, 400, 600, 800):
+        if images - 200 == stops[1]:
+            observer = stop_and_resume(observer, run, *stops)
+        run_tick(observer, run, images)
+    register_observer(observer).hook.after_run(run=run, result={})
+    actual = read_events(run.directory)
+    assert [e.step for e in actual.Images("Reals")] == [1, 401]
+    assert [e.step for e in actual.Images("Samples")] == [200, 400, 600, 800]
+
+
+def test_a_run_that_goes_back_to_the_end_of_a_stage_has_the_reals_of_the_next_once(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins that stage again."""
+    monkeypatch.setattr(run, "draw_reals", lambda count: Image.new("L", (4, 4)))
+    observer = TensorBoard(count=1)
+    begin_run(observer, run)
+    for images in (200, 400):
+        run_tick(observer, run, images)
+    saved = observer.save_state()
+    for _ in range(2):
+        hooks = register_observer(observer).hook
+        hooks.before_stage(run=run.move(404), stage=run.state.stage, state=run.state, continues=False)
+        hooks.load_state(run=run, saved=saved)
+    run_tick(observer, run, 600)
+    hooks.after_run(run=run, result={})
+    assert [e.step for e in read_events(run.directory).Images("Reals")] == [1, 401]
+
+
+def test_tensorboard_that_is_added_as_a_run_is_resumed_has_all_but_the_ticks_before(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "draw_reals", lambda count: Image.new("L", (4, 4)))
+    for name in ("config.gin", "operative.gin"):
+        (run.directory / name).write_text("a.b = 1\n")
+    run.stats = [{"images": 200}, {"images": 400}, {"images": 600}]
+    observer = TensorBoard(count=1)
+    begin_run(observer, run, images=600)
+    # Its process is killed before it has ticked.
+    observer = stop_and_resume(observer, run, 604, 600)
+    run_tick(observer, run, 800)
+    register_observer(observer).hook.after_run(run=run, result={})
+    actual = read_events(run.directory)
+    assert {"_hparams_/experiment", "custom_scalars__config__"} <= actual.summary_metadata.keys()
+    assert [e.step for e in actual.Tensors("operative.gin/text_summary")] == [0]
+    assert [e.step for e in actual.Images("Reals")] == [401]
+    assert [e.step for e in actual.Scalars("Loss/generator")] == [800]
+
+
+def test_the_config_is_logged_again_where_a_run_is_resumed_with_another(run: FakeRun) -> None:
+    operative = run.directory / "operative.gin"
+    operative.write_text("a.b = 1\n")
+    observer = TensorBoard()
+    begin_run(observer, run)
+    run_tick(observer, run, 200)
+    operative.write_text("a.b = 2\n")
+    for images in (204, 208):
+        observer = stop_and_resume(observer, run, images, 200)
+    run_tick(observer, run, 400)
+    observer = stop_and_resume(observer, run, 404, 400)
+    run_tick(observer, run, 600)
+    register_observer(observer).hook.after_run(run=run, result={})
+    texts = read_events(run.directory).Tensors("operative.gin/text_summary")
+    shown = [(event.step, event.tensor_proto.string_val[0].decode()) for event in texts]
+    assert shown == [(0, "    a.b = 1\n"), (200, "    a.b = 2\n")]
+
+
 def test_tensorboard_without_a_grid_generates_nothing(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "generate", None)
     observer = TensorBoard(count=0)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import STUB
+from helpers.killing import in_a_child
 
 import pggan_kit
 from pggan_kit import Component, ConfigError, SettingError, hookimpl
@@ -361,6 +364,56 @@ def test_what_fails_at_the_end_is_sent_where_the_run_is_resumed(
     end_run()
     assert StandIn.statuses == ["finished"] * 3
     assert StandIn.runs[read_name(tmp_path, "stand-in")] == [("loss", 40, 1.0), ("Growth", 40, b"film")]
+
+
+def test_a_process_that_is_killed_as_it_sends_leaves_nothing_that_is_sent_twice(tmp_path: Path) -> None:
+    """It notes first, and then sends: the tracker may lack what was under way."""
+    state = SimpleNamespace(images=40, last_tick=40)
+    run: Any = SimpleNamespace(
+        name="end", directory=tmp_path, resumed=False, schedule=SimpleNamespace(stages=()), state=state
+    )
+    file = tmp_path / "sent.txt"
+
+    class Lines(StandIn):
+        def send(self, points: Any, grid: Any, images: int) -> None:
+            with file.open("a") as stream:
+                stream.writelines(f"{clock}\n" for clock, _ in points)
+
+    def end_run(*clocks: int) -> None:
+        observer = Lines()
+        observer.before_run(run)
+        for clock in clocks:
+            observer._ticks.add(clock, {"loss": 1.0})
+        observer.after_run(run)
+
+    def end_run_and_kill_it() -> None:
+        begun: list[str] = []
+        note = Lines._note
+        send = Lines.send
+
+        def kill_at_the_second(name: str) -> None:
+            begun.append(name)
+            if len(begun) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def note_or_be_killed(self: Any, run: Any, **changes: Any) -> None:
+            if "sent" in changes:
+                kill_at_the_second("note")
+            note(self, run, **changes)
+
+        def send_or_be_killed(self: Any, *args: Any) -> None:
+            kill_at_the_second("send")
+            send(self, *args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lines, "_note", note_or_be_killed)
+            patch.setattr(Lines, "send", send_or_be_killed)
+            end_run(40)
+
+    assert in_a_child(end_run_and_kill_it) == -signal.SIGKILL
+    run.resumed = True
+    end_run(40, 48)
+    assert file.read_text() == "48\n"
 
 
 def test_a_branch_is_a_run_of_its_own(train: Callable[..., Any], tmp_path: Path) -> None:
