@@ -47,7 +47,7 @@ from pggan_kit.plugin_host.failures import explain_unforeseen, find_failed_compo
 from pggan_kit.plugin_host.hooks import Hooks
 from pggan_kit.plugin_host.loading import (
     Plugins,
-    list_given_plugins,
+    list_missing_given,
     list_missing_plugins,
     load_plugins,
     load_recorded_plugins,
@@ -440,7 +440,7 @@ def prepare_run(
         built = build_from_config(config, loaded)
     except UnknownComponentError as error:
         missing = list_missing_plugins(about["plugins"], loaded)
-        given = list_given_plugins(about["plugins"])
+        given = list_missing_given(about["plugins"], loaded)
         if missing:
             reason = "; ".join(missing)
             raise PluginError(f"{error.missing}: {reason}: bring it back") from error

@@ -411,13 +411,15 @@ def list_missing_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) ->
     ]
 
 
-def list_given_plugins(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of a run's plugins and components that were given in Python, and are in no file.
+def list_missing_given(rows: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[str]:
+    """Return the names of a run's plugins and components that were given in Python, and are not given now.
 
     Args:
         rows: The run's plugins; see `list_missing_plugins`.
+        plugins: The plugins of this process.
     """
-    return [row["name"] for row in rows if row["origin"].startswith(GIVEN)]
+    here = {*plugins.rows, *(plugin.name for plugin in plugins.loaded)}
+    return [row["name"] for row in rows if row["origin"].startswith(GIVEN) and row["name"] not in here]
 
 
 def list_changed_plugins(rows: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[str]:
