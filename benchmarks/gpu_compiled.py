@@ -26,6 +26,7 @@ import torch
 from gpu import HERE, REFERENCES, name_card
 from tables import gpu_tables
 
+from pggan_kit import json_text
 from pggan_kit.benchmarking.bench import bench, list_phases, measure_matrix_products, select_stages
 from pggan_kit.benchmarking.contenders import load_variants
 from pggan_kit.benchmarking.report import PHASES, STEADY
@@ -108,7 +109,7 @@ def measure_place(options: dict[str, Any], file: Path, built: Event, turn: Event
         turn.wait()
 
     report = bench(plugins=PLUGINS, others=VARIANTS, wait_for_turn=wait_for_turn, progress=print_line, **options)
-    file.write_text(json.dumps(report), "utf-8")
+    file.write_text(json_text(report), "utf-8")
 
 
 def print_line(text: str) -> None:
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             report.update(other, config=os.path.relpath(options.config, HERE.parent), seconds=None)
             report["command"] = shlex.join(["python", "benchmarks/gpu_compiled.py", *arguments])
-        options.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        options.json.write_text(json_text(report, indent=1) + "\n", "utf-8")
         options.json.with_suffix(".md").write_text(gpu_tables(report) + "\n", "utf-8")
 
     succeeded = measure_all(choices, options.workers or count_workers(device), save)
