@@ -26,12 +26,12 @@ import torch
 from gpu import HERE, REFERENCES, name_card
 from tables import gpu_tables
 
-from pggan_kit import json_text
 from pggan_kit.benchmarking.bench import bench, list_phases, measure_matrix_products, select_stages
 from pggan_kit.benchmarking.contenders import load_variants
 from pggan_kit.benchmarking.report import PHASES, STEADY
 from pggan_kit.errors import UserError
 from pggan_kit.system.devices import find_device, free_cached_memory, read_memory_mib
+from pggan_kit.system.json_text import json_text
 
 CONFIG = HERE / "paper.gin"
 PLUGINS = (str(HERE / "noise.py"),)

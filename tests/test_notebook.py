@@ -11,7 +11,7 @@ from pggan_kit import Component, Scores, hookimpl
 from pggan_kit.api.generator import load_generator
 from pggan_kit.api.prepare import prepare
 from pggan_kit.api.train import resume
-from pggan_kit.errors import ConfigError
+from pggan_kit.errors import ConfigError, PluginError
 
 LINES = ["train.loss = @losses.Mine()", "train.switch = @switches.Mine()", "schedule.sizes = (4, 8)"]
 
@@ -141,7 +141,10 @@ def test_a_run_with_components_of_a_notebook_is_resumed_with_them(tiny: Callable
     run = pggan_kit.train(tiny(*LINES), plugins=rows)
     again = resume(run.directory, plugins=rows)
     assert again.state.images == run.state.images
-    with pytest.raises(ConfigError, match=r"config\.gin:\d+: unknown component losses\.Mine"):
+    given = (
+        r"config\.gin:\d+: unknown component losses\.Mine: this run was given losses\.Mine, switches\.Mine in Python"
+    )
+    with pytest.raises(PluginError, match=given):
         resume(run.directory)
 
 

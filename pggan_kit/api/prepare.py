@@ -434,7 +434,8 @@ def prepare_run(
         overrides = [*recorded.bindings, *bindings]
     if not needs_data:
         overrides += ["evaluation.dataset = None", *[f"{place} = []" for place in needless], KEEP_NONE]
-    config = configs.parse_text(files.read_config(), str(files.path / "config.gin"), overrides)
+    own_file = str(files.path / "config.gin")
+    config = configs.parse_text(files.read_config(), own_file, overrides)
     try:
         config = make_paths_absolute(config, loaded)
         built = build_from_config(config, loaded)
@@ -444,7 +445,8 @@ def prepare_run(
         if missing:
             reason = "; ".join(missing)
             raise PluginError(f"{error.missing}: {reason}: bring it back") from error
-        if given:
+        # What an override names may be misspelt; the run has had all that its own config names.
+        if given and error.place.file == own_file:
             raise PluginError(
                 f"{error.missing}: this run was given {', '.join(given)} in Python. Give again what brings it, "
                 "plugins=[...], or name a file that does, --plugin FILE"

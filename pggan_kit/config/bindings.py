@@ -35,9 +35,11 @@ class UnknownComponentError(ConfigError):
 
     Attributes:
         missing: The place of the binding and the component's name, `PLACE: unknown component KIND.NAME`.
+        place: The place of the binding.
     """
 
     missing: str
+    place: Place
 
 
 Node = tuple[str, str]
@@ -330,4 +332,5 @@ def _make_unknown_error(binding: Binding, selector: str, known: Iterable[str]) -
     hint = suggest(near) or "; `pggan-kit plugins list` lists all components"
     error = UnknownComponentError(f"{binding.place}: unknown component {selector}{hint}")
     error.missing = f"{binding.place}: unknown component {selector}"
+    error.place = binding.place
     return error

@@ -20,6 +20,9 @@ from pggan_kit.errors import RunError
 UNFINISHED = ".part"
 """Suffix of temporary files. Only those of a process that was killed remain."""
 
+SHARED_LETTERS = 40
+"""Maximum number of letters that the name of a temporary file has in common with that of its target."""
+
 
 def _read_umask() -> int:
     mask = os.umask(0)
@@ -137,8 +140,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         # The whole content is on the disk before the file gets its name.
-        # It is not named after `path`, whose name may be as long as a name can be.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=UNFINISHED, delete=False) as file:
+        # It begins as `path` does, whose name may be as long as a name can be: who removes what belongs to `path`
+        # finds what a process that was killed has left.
+        prefix = f".{path.name.lstrip('.')[:SHARED_LETTERS]}."
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, suffix=UNFINISHED, delete=False) as file:
             temporary = file.name
             yield cast(BinaryIO, file)
             file.flush()

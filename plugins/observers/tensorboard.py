@@ -138,8 +138,8 @@ class TensorBoard:
     def load_state(self, run: Run, saved: Mapping[str, Any]) -> None:
         """Restore the saved state."""
         self._ticks.load(run, saved)
-        # Not where a branch begins, or where the event files are gone.
-        if self._goes_on:
+        # A branch has logged its own.
+        if not run.is_new_branch:
             self._logged_config = saved.get("config", self._logged_config)
             self._has_hyperparameters = saved.get("has_hyperparameters", self._has_hyperparameters)
 
@@ -175,6 +175,7 @@ class TensorBoard:
         self._logged_config = config
         if self._ticks.ticks:
             self._has_hyperparameters = True
+            self._goes_on = True
         self._ticks.clear(run.state.images)
 
     @contextmanager
@@ -215,7 +216,9 @@ class TensorBoard:
         from torch.utils.tensorboard.summary import hparams
 
         config = _read_text(run.directory / "config.gin")
-        if self._has_hyperparameters or not self._ticks.ticks or not config:
+        # Event files that are gone had them.
+        is_there = self._has_hyperparameters and self._goes_on
+        if is_there or not self._ticks.ticks or not config:
             return
         _, stats = self._ticks.ticks[0]
         compared = [tag for tag in stats if tag.startswith("Metrics/")]

@@ -31,6 +31,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pggan_kit.ablation import settings
 from pggan_kit.cli import main
 from pggan_kit.data import build_journal
+from pggan_kit.system.files import is_unfinished
 from pggan_kit.system.locks import is_locked
 
 SOAK = """\
@@ -428,7 +429,9 @@ def test_resized_images_are_whole_whatever_ended_the_processes_that_made_them(
     assert struck >= strikes // 2
     whole = read_files(Path("whole"))
     assert len([name for name in whole if name.endswith(".npy")]) == 3 * 3, "images, labels and rows of three sizes"
-    assert read_files(Path("struck")) == whole
+    # A process that is killed while it describes a level leaves a file, which the next build or `data prune` removes.
+    found = read_files(Path("struck"))
+    assert {name: content for name, content in found.items() if not is_unfinished(Path(name).name)} == whole
     # Two may both be struck before there is anything to go on with.
     went_on = Path("said").read_text().count("going on with the resized copies at picture")
     assert went_on >= (1 if strikes > 2 else 0)

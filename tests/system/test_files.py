@@ -12,7 +12,14 @@ import pytest
 from helpers.waiting import fail_if_it_waits
 
 from pggan_kit.errors import RunError, TrainingError
-from pggan_kit.system.files import make_whole_folder, read_bytes, read_text, write_atomically
+from pggan_kit.system.files import (
+    is_unfinished,
+    make_whole_folder,
+    open_atomically,
+    read_bytes,
+    read_text,
+    write_atomically,
+)
 from pggan_kit.system.json_lines import JsonLines
 
 
@@ -60,6 +67,13 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     path = tmp_path / f"{'x' * 251}.png"
     write_atomically(path, b"whole")
     assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["level.json", ".hidden.json"])
+def test_what_a_killed_process_leaves_is_known_by_its_target(name: str, tmp_path: Path) -> None:
+    with open_atomically(tmp_path / name):
+        (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".{name.lstrip('.')}.") and is_unfinished(left.name)
 
 
 @pytest.mark.parametrize("place", [".", "..", "/", "a/.."])

@@ -330,7 +330,7 @@ def test_a_p_that_moves_follows_its_curve_past_a_step_that_was_skipped(train: Ca
 
 
 def test_a_p_that_moves_is_a_probability_and_has_no_target(train: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match=r"ADA\.p must be in \[0, 1\], and is 1\.05 at images 21 \(8x8, stable\)"):
+    with pytest.raises(ConfigError, match=r"ADA\.p must be in \[0, 1\], and is 1\.2 at images 24 \(16x16, fade\)"):
         train(*MOVING, "curves.Linear.end = 2.0")
     for p in (Linear(0.0, 1.0), {4: 0.5}):
         with pytest.raises(ValueError, match=r"^p is corrected towards the target, so it is a number: or bind target"):
