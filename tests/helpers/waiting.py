@@ -11,7 +11,7 @@ from helpers.patience import PATIENCE_SECONDS
 
 
 @contextlib.contextmanager
-def fail_if_it_waits(seconds: int = PATIENCE_SECONDS // 3) -> Iterator[None]:
+def fail_if_it_waits(seconds: int = PATIENCE_SECONDS // 10) -> Iterator[None]:
     """Fail where a block, in the main thread, takes longer than this."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
