@@ -65,7 +65,7 @@ class Setting:
     matrix_product: Mapping[str, float]
     read_watts: ReadWatts | None
     budget: TimeBudget
-    wait_for_turn: Callable[[], object] = lambda: None
+    wait_for_turn: Callable[[], object]
     alone: dict[tuple[Call, torch.dtype], float] = field(default_factory=dict)
 
     @property

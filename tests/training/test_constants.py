@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import STUB, TINY
-from helpers.killing import last
+from helpers.killing import StopAt, assert_same_run
 from torch import Tensor, nn
 
 from pggan_kit import Component, hookimpl
 from pggan_kit.api.train import resume
 from pggan_kit.errors import Interrupted
 from pggan_kit.testing import ArchitectureSuite
-from pggan_kit.testing.support import are_equal
 from pggan_plugins.architectures import PGGAN
 from pggan_plugins.updates import Alternating
 
@@ -109,20 +108,12 @@ def test_constants_stay_through_growth_and_fades(update: str, train: Callable[..
 
 @pytest.mark.parametrize("update", ["all", "those that learn"])
 def test_a_run_with_constants_is_resumed_bit_for_bit(update: str, train: Callable[..., Any]) -> None:
-    class Stop:
-        @hookimpl
-        def after_step(self, run: Any, state: Any) -> None:
-            if state.images == 28 and not run.resumed:
-                run.experiment.time_limit = 1e-9
-
     lines = UPDATES[update]
     with pytest.raises(Interrupted):
-        train(*lines, base=BASE, run_dir="run", plugins=(*PLUGINS, Stop()))
+        train(*lines, base=BASE, run_dir="run", plugins=(*PLUGINS, StopAt(28)))
     resume("run", plugins=[STUB, *PLUGINS])
     train(*lines, base=BASE, run_dir="whole", plugins=PLUGINS)
-    resumed, whole = last(Path("run")), last(Path("whole"))
-    for key in ("generator", "discriminator", "averages", "images"):
-        assert are_equal(resumed[key], whole[key]), key
+    assert_same_run(Path("run"), Path("whole"))
 
 
 def test_constants_stay_where_pieces_are_frozen(train: Callable[..., Any]) -> None:
